@@ -1,0 +1,23 @@
+"""The leak itself, with nothing of ours in the machine: if it stops reproducing, no other test here proves anything."""
+
+import pytest
+
+from node import Node
+
+FULL = "no IP addresses available in range set"
+
+
+@pytest.mark.core
+def test_01_the_leak_without_us(node: Node) -> None:
+    """A /27 has 29 addresses for pods: 8 pods a boot fill it at the fourth boot, if power cuts leak them all."""
+    for boot in range(1, 6):
+        outcome = node.pods()
+        print(f"boot {boot}: started {len(outcome['started'])}, leases {len(node.leases())}, errors {outcome['errors'][:1]}")
+        if outcome["errors"]:
+            assert boot >= 4, f"the pool was full too early: {outcome}"
+            assert all(FULL in error for error in outcome["errors"])
+            return
+        assert len(outcome["started"]) == 8
+        assert len(node.leases()) == 8 * boot, "a power cut leaked fewer leases than it used to"
+        node.power_cut()
+    raise AssertionError("five boots and no full pool: the leak no longer reproduces")
