@@ -1,0 +1,85 @@
+"""Writes that must survive a power cut, and directories opened without following links. The only fsync."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO somebody put in a file's place must not hold up the boot.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+@contextmanager
+def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[int]:
+    """Open ``path`` below ``root`` and yield its descriptor; no component of ``path`` may be a symbolic link.
+
+    With ``create`` missing directories are made (0755). Raises ``OSError`` that names the component it failed at.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        seen = root.rstrip("/")
+        for name in path.strip("/").split("/"):
+            seen = f"{seen}/{name}"
+            try:
+                child = subdirectory(fd, name, create=create)
+            except OSError as error:
+                raise _naming(seen, error) from error
+            os.close(fd)
+            fd = child
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def subdirectory(parent: int, name: str, *, create: bool = False) -> int:
+    """Open a directory of ``parent`` and return its descriptor; a symbolic link is "Not a directory"."""
+    if create:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _naming(path: str, error: OSError) -> OSError:
+    """Give an error the whole path; the system knows only the name below the descriptor."""
+    what = "Not a directory, or a symbolic link" if error.errno == errno.ENOTDIR else error.strerror
+    return OSError(error.errno, what, path)
+
+
+def read(parent: int, name: str, limit: int) -> bytes:
+    """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", name)
+    fd = os.open(name, _READ, dir_fd=parent)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def replace(parent: int, name: str, content: bytes) -> None:
+    """Replace a file whole: after a power cut it holds the old content or the new, and once this returns the new."""
+    temporary = f"{name}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=parent)  # left by a crash: nobody else writes here
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(fd, 0o644)  # whatever the umask: status is for everybody
+            os.fsync(fd)  # or the rename may commit before the data, and the next boot finds it empty
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)  # the switch itself
+    except OSError:
+        with suppress(OSError):  # the first error is the one to tell; what stays is removed by the next write
+            os.unlink(temporary, dir_fd=parent)
+        raise
+    os.fsync(parent)  # or the crash may undo the rename
+
+
+def remove(parent: int, name: str) -> None:
+    """Remove a file for good; needs no space on the disk."""
+    os.unlink(name, dir_fd=parent)
+    os.fsync(parent)  # or the crash may bring it back

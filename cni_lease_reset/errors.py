@@ -1,0 +1,51 @@
+"""What can go wrong, each with the exit status it ends in (sysexits.h)."""
+
+import os
+
+
+class CniLeaseResetError(Exception):
+    """One line for the operator: what failed, where, what to do."""
+
+    status = 1
+
+
+class UsageError(CniLeaseResetError):
+    """The command line asks for something that makes no sense."""
+
+    status = 2
+
+
+class InputOutputError(CniLeaseResetError):
+    """A file could not be read or written; worth trying again."""
+
+    status = os.EX_IOERR
+
+
+class BusyError(CniLeaseResetError):
+    """Another program holds a lock that we need."""
+
+    status = os.EX_TEMPFAIL
+
+
+class ConfigError(CniLeaseResetError):
+    """The configuration cannot be used. Never answered with defaults."""
+
+    status = os.EX_CONFIG
+
+    def __init__(self, path: str, line: int | None, problem: str) -> None:
+        """``line`` counts from 1; ``None`` where the whole file is meant."""
+        self.place = path if line is None else f"{path}:{line}"
+        self.problem = problem
+        super().__init__(f"{self.place}: {problem}")
+
+
+def describe(error: OSError) -> str:
+    """Say what the system said, with the path in single quotes: ``'/x': Permission denied``."""
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{printable(str(error.filename), quoted=True)}: {what}"
+
+
+def printable(text: str, *, quoted: bool = False) -> str:
+    """Text that others wrote, fit for a terminal: control characters and invalid UTF-8 come out as escapes."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return f"'{shown}'" if quoted else shown

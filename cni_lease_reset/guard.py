@@ -1,0 +1,33 @@
+"""The guard: may leases be set aside now? Asked under host-local's locks; units before processes.
+
+In the other order a pod started between the two questions would be missed.
+"""
+
+from . import bootfacts
+from .model import About, Config, Remark
+from .node import Node
+from .systemd import Manager
+
+_DOWN = ("inactive", "failed")
+
+
+def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None, tuple[Remark, ...]]:
+    """Say what stands against setting leases aside, ``None`` if nothing does; and what was survived in asking."""
+    answer = manager.unit_states(config.runtime_units)
+    remarks = () if answer.remark is None else (_without_dbus(answer.remark, known=answer.value is not None),)
+    if answer.value is not None:
+        for unit in config.runtime_units:
+            state = answer.value.get(unit, "in an unknown state")
+            if state not in _DOWN:
+                return f"{unit} is {state}, pods may live", remarks
+    pods = bootfacts.living_pods(node)
+    if pods.unproven is not None:
+        return pods.unproven, remarks
+    if pods.sandboxes:
+        others = f" and {len(pods.sandboxes) - 1} more" if len(pods.sandboxes) > 1 else ""
+        return f"pod sandbox {pods.sandboxes[0][:13]}{others} alive", remarks
+    return None, remarks
+
+
+def _without_dbus(remark: str, *, known: bool) -> Remark:
+    return Remark(About.WITHOUT_DBUS, remark if known else f"{remark}; relying on the scan for living pods alone")

@@ -1,0 +1,132 @@
+"""host-local's leases: one file per address in a directory per network, and a lock of host-local's own.
+
+Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/disk``.
+"""
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Final
+
+from . import durable
+from .errors import describe, printable
+from .model import Config, Network, Selection, Survey, Trouble
+from .node import Node
+
+_LOCK: Final = "lock"
+_LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
+
+
+def survey(node: Node, config: Config) -> Survey:
+    """Count the leases of each network. A missing data directory is an empty one.
+
+    Raises ``OSError`` where the data directory is there and cannot be listed.
+    """
+    try:
+        with durable.directory(config.data_dir, root=node.root) as data:
+            found = [_look(data, name, config) for name in sorted(os.listdir(data))]
+    except FileNotFoundError:
+        return Survey()
+    listed = [each for each in found if isinstance(each, Network) and is_listed(each.name, config)]
+    unlisted = [each for each in found if isinstance(each, Network) and each.leases and each not in listed]
+    return Survey(tuple(listed), tuple(unlisted), tuple(each for each in found if isinstance(each, Trouble)))
+
+
+def is_listed(network: str, config: Config) -> bool:
+    """Whether a name or pattern of the configuration names this network."""
+    return any(fnmatchcase(network, pattern) for pattern in config.networks)
+
+
+def _look(data: int, name: str, config: Config) -> Network | Trouble | None:
+    """Count one network; what nobody named and is no directory is none of our business."""
+    listed = is_listed(name, config)
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=data, follow_symlinks=False).st_mode):
+            return not_a_network(name) if listed else None
+        network = durable.subdirectory(data, name)
+        try:
+            return count(network, name)
+        finally:
+            os.close(network)
+    except OSError as error:
+        return Trouble(name, describe(error), again=True) if listed else None
+
+
+def not_a_network(name: str) -> Trouble:
+    """Say that a symbolic link or a file stands in a network's place; that will not mend by itself."""
+    return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
+
+
+def count(network: int, name: str) -> Network:
+    """Count the leases of an open network directory, by address family and state."""
+    inet = inet6 = torn_inet = torn_inet6 = 0
+    for lease, torn in _leases(network):
+        if ":" in lease:
+            inet6 += 1
+            torn_inet6 += torn
+        else:
+            inet += 1
+            torn_inet += torn
+    return Network(name, inet, inet6, torn_inet, torn_inet6)
+
+
+def names(network: int, selection: Selection) -> list[str]:
+    """List the leases of an open network directory that a selection means."""
+    if selection is Selection.TORN:
+        return [lease for lease, torn in _leases(network) if torn]
+    with os.scandir(network) as entries:
+        return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+
+
+def _leases(network: int) -> Iterator[tuple[str, bool]]:
+    """Yield each lease and whether it is torn; a lease that a DEL removes meanwhile is left out."""
+    for lease in names(network, Selection.ALL):
+        try:
+            yield lease, _is_torn(durable.read(network, lease, _LIMIT + 1))
+        except FileNotFoundError:
+            continue
+
+
+def _is_torn(content: bytes) -> bool:
+    """Whether a power cut took the content; host-local never fsyncs, and file systems leave nothing, or NUL bytes."""
+    return len(content) <= _LIMIT and not content.strip(b"\0")
+
+
+def is_address(name: str) -> bool:
+    """Whether a file name is an IP address, and so the file a lease."""
+    if not name.isascii():
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in name else socket.AF_INET, name)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(data: int, name: str) -> Iterator[int]:
+    """Open a network and hold host-local's own lock on it, without waiting; yields the directory's descriptor.
+
+    Raises ``BlockingIOError`` while a plugin holds the lock, and ``OSError`` where there is no such directory.
+    """
+    network = durable.subdirectory(data, name)
+    try:
+        # As host-local does: made where missing, and never removed. O_NONBLOCK: it may be a FIFO.
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield network
+        finally:
+            os.close(lock)
+    finally:
+        os.close(network)
+
+
+def quoted(network: Network) -> str:
+    """A network and its number of leases, for a sentence."""
+    return f"{printable(network.name)} {network.leases}"

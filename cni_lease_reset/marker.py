@@ -1,0 +1,86 @@
+"""The boot marker: one small file that says whether the last boot came to a clean end."""
+
+import re
+import time
+from typing import Final
+
+from . import durable
+from .errors import describe, printable
+from .model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
+
+NAME: Final = "marker"
+_HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'
+_KEYS: Final = ("state", "boot_id", "since")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SINCE: Final = re.compile(r"[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_LIMIT: Final = 4096  # a marker is 200 bytes
+
+
+def parse(content: bytes) -> Marker | DamagedMarker:
+    """Read a marker. Exactly our three keys, once each, and a final newline; whatever else it is, it is damaged."""
+    if not content:
+        return DamagedMarker("it is empty")
+    if len(content) > _LIMIT:
+        return DamagedMarker(f"it is longer than {_LIMIT} bytes")
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        return DamagedMarker("it is not text")
+    if not text.endswith("\n"):
+        return DamagedMarker("its last line is cut off")
+    pairs = [line.partition("=") for line in text[:-1].split("\n") if not line.startswith("#")]
+    values = {key: value for key, _, value in pairs}
+    if len(pairs) != len(_KEYS) or set(values) != set(_KEYS):
+        return DamagedMarker(f"it does not hold just {', '.join(_KEYS)}, once each")
+    return _typed(values)
+
+
+def _typed(values: dict[str, str]) -> Marker | DamagedMarker:
+    if values["state"] not in set(State):
+        return DamagedMarker(f"it says state={printable(values['state'][:40])}")
+    if not _UUID.fullmatch(values["boot_id"]):
+        return DamagedMarker("its boot_id is no UUID")
+    if not _SINCE.fullmatch(values["since"]):
+        return DamagedMarker("its since is no time")
+    return Marker(State(values["state"]), BootId(values["boot_id"]), values["since"])
+
+
+def render(marker: Marker) -> bytes:
+    """Write a marker down, for people and for :func:`parse`."""
+    return f"{_HEADER}state={marker.state}\nboot_id={marker.boot_id}\nsince={marker.since}\n".encode()
+
+
+def read(directory: int) -> Reading:
+    """Read the marker of an open state directory; an unreadable one is damaged, never absent."""
+    try:
+        return parse(durable.read(directory, NAME, _LIMIT + 1))
+    except FileNotFoundError:
+        return NoMarker()
+    except OSError as error:
+        return DamagedMarker(f"reading it fails: {error.strerror}")
+
+
+def take(directory: int, reading: Reading, boot_id: BootId | None) -> str | None:
+    """Use up a clean mark, so that a crash of this boot can never pass for clean; leave any other marker alone.
+
+    Returns what went wrong where a clean mark had to stay.
+    """
+    if not (isinstance(reading, Marker) and reading.state is State.CLEAN):
+        return None
+    try:
+        if boot_id is None:
+            durable.remove(directory, NAME)
+        else:
+            record(directory, State.RUNNING, boot_id)
+    except OSError:  # a full disk, most likely: unlink needs no space, and the next boot will say "unknown"
+        try:
+            durable.remove(directory, NAME)
+        except OSError as error:
+            return describe(error)
+    return None
+
+
+def record(directory: int, state: State, boot_id: BootId) -> None:
+    """Replace the marker, durably."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    durable.replace(directory, NAME, render(Marker(state, boot_id, since)))

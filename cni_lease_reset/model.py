@@ -1,0 +1,214 @@
+"""The words of this program. Values only: no effects, no decisions.
+
+Named tuples and not data classes: importing ``dataclasses`` would cost each boot more than all other work together.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple, NewType, TypeAlias
+
+BootId = NewType("BootId", str)  # /proc/sys/kernel/random/boot_id: a new UUID with each start of a kernel
+
+LEASE_RESET: Final = "cni-lease-reset"  # the command, our folders, and our name in the journal
+UNIT: Final = "cni-lease-reset.service"
+
+
+class State(StrEnum):
+    """What a marker says."""
+
+    RUNNING = "running"
+    CLEAN = "clean"
+
+
+class Marker(NamedTuple):
+    """A marker as it was read: which boot wrote it, and how far that boot came."""
+
+    state: State
+    boot_id: BootId
+    since: str  # UTC, for people; no decision looks at it
+
+
+class NoMarker(NamedTuple):
+    """No marker is there: a first start, or somebody removed it."""
+
+
+class DamagedMarker(NamedTuple):
+    """A marker is there, and it cannot be believed."""
+
+    why: str
+
+
+Reading: TypeAlias = Marker | NoMarker | DamagedMarker
+
+
+class Verdict(StrEnum):
+    """How the last boot ended."""
+
+    UNKNOWN = "unknown"
+    DAMAGED = "damaged"
+    UNCLEAN = "unclean"
+    CLEAN = "clean"
+    SAME_BOOT = "same-boot"
+
+
+class Judgement(NamedTuple):
+    """A verdict, and the sentence that an operator would accept for it."""
+
+    verdict: Verdict
+    why: str
+    previous: BootId | None = None
+
+
+class ClearWhen(StrEnum):
+    """After which verdicts every lease is due."""
+
+    UNCLEAN = "unclean"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Config(NamedTuple):
+    """The settings; the defaults are those of a file that says nothing."""
+
+    networks: tuple[str, ...] = ("k8s-pod-network", "cbr0")
+    data_dir: str = "/var/lib/cni/networks"
+    clear_when: ClearWhen = ClearWhen.UNCLEAN
+    max_kept_leases: int | None = 110
+    runtime_units: tuple[str, ...] = ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
+    keep_resets: int = 3
+    metrics_file: str | None = None
+
+
+class Network(NamedTuple):
+    """How many leases a network's directory holds, by address family; the torn ones are counted in both."""
+
+    name: str
+    inet: int = 0
+    inet6: int = 0
+    torn_inet: int = 0
+    torn_inet6: int = 0
+
+    @property
+    def leases(self) -> int:
+        """All of them."""
+        return self.inet + self.inet6
+
+    @property
+    def torn(self) -> int:
+        """Those that are empty or hold only NUL bytes: no DEL can ever release them."""
+        return self.torn_inet + self.torn_inet6
+
+
+class Trouble(NamedTuple):
+    """Why a network was not dealt with."""
+
+    network: str
+    why: str
+    again: bool  # worth trying again at the next boot; what will not mend by itself is not
+
+
+class Survey(NamedTuple):
+    """What lies in the data directory."""
+
+    networks: tuple[Network, ...] = ()
+    unlisted: tuple[Network, ...] = ()  # they hold leases, and no pattern of the configuration names them
+    troubles: tuple[Trouble, ...] = ()
+
+
+class Selection(StrEnum):
+    """Which leases of a network are due."""
+
+    ALL = "all"
+    TORN = "torn"
+
+
+class Step(NamedTuple):
+    """One network's part of a plan."""
+
+    network: str
+    selection: Selection
+    why: str
+
+
+class About(StrEnum):
+    """What a remark is about; each has a message id of its own."""
+
+    MARKER_STUCK = "marker-stuck"
+    WITHOUT_DBUS = "without-dbus"
+    NETWORK_SKIPPED = "network-skipped"
+    NETWORK_UNLISTED = "network-unlisted"
+    IGNORED = "ignored"
+
+
+class Remark(NamedTuple):
+    """Something survived that an operator should know."""
+
+    about: About
+    text: str
+
+
+class Reset(NamedTuple):
+    """What was set aside, and where: lease counts by network."""
+
+    name: str | None = None  # the folder under set-aside/; None where nothing was moved
+    cleared: tuple[tuple[str, int], ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    refusal: str | None = None  # why the guard said no
+    remarks: tuple[Remark, ...] = ()
+
+
+class Result(StrEnum):
+    """What a run of ``boot`` came to."""
+
+    CLEARED = "cleared"
+    NOTHING_DUE = "nothing-due"
+    REFUSED = "refused"
+    FAILED = "failed"
+    MISCONFIGURED = "misconfigured"
+
+
+class NetworkOutcome(NamedTuple):
+    """One network after ``boot``: lease counts."""
+
+    name: str
+    found: int
+    cleared: int
+    torn: int
+
+    @property
+    def kept(self) -> int:
+        """The leases that stayed where they were."""
+        return self.found - self.cleared
+
+
+class Outcome(NamedTuple):
+    """All that a run of ``boot`` has to tell."""
+
+    boot_id: BootId | None
+    judgement: Judgement
+    result: Result
+    why: str  # of the result: what was due and why, or what stood against it
+    reset: str | None = None
+    networks: tuple[NetworkOutcome, ...] = ()
+    unlisted: tuple[tuple[str, int], ...] = ()  # networks that no pattern names, and their leases
+    remarks: tuple[Remark, ...] = ()
+    usec: int = 0
+
+    @property
+    def found(self) -> int:
+        """Leases found in all listed networks."""
+        return sum(network.found for network in self.networks)
+
+    @property
+    def cleared(self) -> int:
+        """Leases set aside."""
+        return sum(network.cleared for network in self.networks)
+
+    @property
+    def kept(self) -> int:
+        """Leases that stayed where they were."""
+        return self.found - self.cleared
+
+    @property
+    def torn(self) -> int:
+        """Leases found torn; those due were set aside with the others."""
+        return sum(network.torn for network in self.networks)

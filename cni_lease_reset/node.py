@@ -1,0 +1,33 @@
+"""The node as a value: where everything lies below a root."""
+
+import os
+from typing import Final, NamedTuple
+
+STATE_DIRECTORY: Final = "/var/lib/cni/cni-lease-reset"
+RUNTIME_DIRECTORY: Final = "/run/cni-lease-reset"
+CONFIG_FILE: Final = "/etc/cni-lease-reset/config.yaml"
+
+
+class Node(NamedTuple):
+    """A machine, or a tree that looks like one: ``root`` comes before every path."""
+
+    root: str = "/"
+
+    def path(self, absolute: str) -> str:
+        """Prefix a path with the root."""
+        return self.root.rstrip("/") + absolute
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether this is the running system, the one with D-Bus, a journal and living pods."""
+        return self.root == "/"
+
+    @property
+    def trusted_users(self) -> frozenset[int]:
+        """The user ids whose files count as the administrator's."""
+        return frozenset({0} if self.is_this_machine else {0, os.geteuid()})
+
+
+def set_aside_directory(data_dir: str) -> str:
+    """Where the leases of ``data_dir`` are set aside: beside it, for a rename must stay on one file system."""
+    return f"{os.path.dirname(data_dir)}/cni-lease-reset/set-aside"

@@ -1,0 +1,29 @@
+"""Verdict, leases and policy in, what to set aside out. Pure."""
+
+from .model import ClearWhen, Config, Network, Selection, Step, Verdict
+
+
+def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
+    """List what is due, network by network; a network of which nothing is due is not in it."""
+    steps = (_due(verdict, network, config) for network in networks)
+    return tuple(step for step in steps if step is not None)
+
+
+def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:
+    if verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
+        return None
+    if verdict is not Verdict.CLEAN:
+        return Step(network.name, Selection.ALL, f"{verdict} shutdown")
+    if config.clear_when is ClearWhen.ALWAYS:
+        return Step(network.name, Selection.ALL, "clear_when: always")
+    if is_crowded(network, config.max_kept_leases):
+        return Step(network.name, Selection.ALL, f"more than {config.max_kept_leases} leases")
+    if network.torn:
+        return Step(network.name, Selection.TORN, "torn leases")
+    return None
+
+
+def is_crowded(network: Network, limit: int | None) -> bool:
+    """Whether the leases of one address family exceed the limit once the torn ones are out."""
+    intact = max(network.inet - network.torn_inet, network.inet6 - network.torn_inet6)
+    return limit is not None and intact > limit

@@ -1,0 +1,111 @@
+"""What this boot did, kept under /run: that ``boot`` ran under this kernel, and what came of it."""
+
+import json
+from typing import Final, NamedTuple
+
+from . import durable
+from .model import (
+    About,
+    BootId,
+    Judgement,
+    NetworkOutcome,
+    Outcome,
+    Remark,
+    Result,
+    Verdict,
+)
+from .node import RUNTIME_DIRECTORY, Node
+
+_NAME: Final = "boot"
+_LIMIT: Final = 1 << 20
+
+
+class Began(NamedTuple):
+    """``boot`` began under this boot id, and did not end, or is still at work."""
+
+    boot_id: BootId
+
+
+class Unreadable(NamedTuple):
+    """There is a record that cannot be read."""
+
+    why: str
+
+
+def read(node: Node) -> Outcome | Began | Unreadable | None:
+    """Read the record of the last ``boot``; ``None`` where there is none."""
+    try:
+        with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
+            return parse(durable.read(directory, _NAME, _LIMIT))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Unreadable(error.strerror or str(error))
+
+
+def ran(node: Node, boot_id: BootId) -> bool:
+    """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
+    match read(node):
+        case None:
+            return False
+        case Unreadable():
+            return True
+        case Began(boot_id=recorded) | Outcome(boot_id=recorded):
+            return recorded == boot_id
+
+
+def begin(node: Node, boot_id: BootId) -> None:
+    """Record that ``boot`` runs, whatever comes of it. Raises ``OSError``."""
+    _write(node, {"boot_id": boot_id})
+
+
+def finish(node: Node, outcome: Outcome) -> None:
+    """Record what came of it. Raises ``OSError``."""
+    _write(node, as_json(outcome))
+
+
+def _write(node: Node, record: dict[str, object]) -> None:
+    with durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
+        durable.replace(directory, _NAME, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def as_json(outcome: Outcome) -> dict[str, object]:
+    """An outcome as ``status --json`` shows it."""
+    return {
+        "boot_id": outcome.boot_id,
+        "verdict": outcome.judgement.verdict,
+        "verdict_reason": outcome.judgement.why,
+        "previous_boot_id": outcome.judgement.previous,
+        "result": outcome.result,
+        "reason": outcome.why,
+        "reset": outcome.reset,
+        "leases": {"found": outcome.found, "cleared": outcome.cleared, "kept": outcome.kept, "torn": outcome.torn},
+        "networks": [
+            {"name": each.name, "found": each.found, "cleared": each.cleared, "kept": each.kept, "torn": each.torn}
+            for each in outcome.networks
+        ],
+        "not_configured": [{"name": name, "leases": leases} for name, leases in outcome.unlisted],
+        "remarks": [{"about": about, "text": text} for about, text in outcome.remarks],
+        "usec": outcome.usec,
+    }
+
+
+def parse(content: bytes) -> Outcome | Began | Unreadable:
+    """Read a record that :func:`begin` or :func:`finish` wrote."""
+    try:
+        record = json.loads(content)
+        if record.keys() == {"boot_id"}:
+            return Began(BootId(record["boot_id"]))
+        return Outcome(
+            record["boot_id"],
+            Judgement(Verdict(record["verdict"]), record["verdict_reason"], record["previous_boot_id"]),
+            Result(record["result"]),
+            record["reason"],
+            record["reset"],
+            tuple(NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"]) for each in record["networks"]),
+            tuple((each["name"], each["leases"]) for each in record["not_configured"]),
+            tuple(Remark(About(each["about"]), each["text"]) for each in record["remarks"]),
+            record["usec"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Unreadable(f"no record of ours ({type(error).__name__})")

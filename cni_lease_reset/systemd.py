@@ -1,0 +1,148 @@
+"""What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from pystemd.dbuslib import DBus
+
+SECONDS: Final = 5.0  # for D-Bus, and again for systemctl
+_SYSTEMCTL: Final = "/usr/bin/systemctl"
+_SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
+_SHUTDOWN: Final = "shutdown.target"
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple, Generic[T]):
+    """An answer, and why it was not D-Bus that gave it; the value is ``None`` where nobody answered."""
+
+    value: T | None
+    remark: str | None = None
+
+
+class Manager(Protocol):
+    """The two questions that we have for systemd."""
+
+    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+        """Tell each unit's ActiveState; a unit that does not exist is ``inactive``."""
+        ...
+
+    def going_down(self) -> Answer[bool]:
+        """Tell whether the system shuts down."""
+        ...
+
+
+class NoSystemd:
+    """A tree under ``--root``: no systemd runs there."""
+
+    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+        """Every unit is inactive, for nothing runs."""
+        return Answer(dict.fromkeys(units, "inactive"))
+
+    def going_down(self) -> Answer[bool]:
+        """Nobody can tell."""
+        return Answer(None)
+
+
+class Systemd:
+    """The systemd of this machine."""
+
+    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+        """Ask for all units in one call; loading unit objects would parse 65 kB of XML for each."""
+        return _ask(lambda: _bus_unit_states(units), lambda: _systemctl_unit_states(units))
+
+    def going_down(self) -> Answer[bool]:
+        """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
+        return _ask(_bus_going_down, _systemctl_going_down)
+
+
+class _NoAnswerError(Exception):
+    """Nobody is there, or takes too long."""
+
+
+def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
+    try:
+        return Answer(bus())
+    except _NoAnswerError as error:
+        silent = str(error)
+    try:
+        return Answer(systemctl(), f"{silent}; asked systemctl instead")
+    except _NoAnswerError as error:
+        return Answer(None, f"{silent}; {error}")
+
+
+@contextmanager
+def _bus() -> "Iterator[DBus]":
+    """Open the system bus, for at most ``SECONDS``; a bus that accepts and never answers would block for 90."""
+    try:
+        from pystemd.dbusexc import DBusBaseError
+        from pystemd.dbuslib import DBus
+    except ImportError as error:
+        raise _NoAnswerError(f"pystemd cannot be imported ({error})") from error
+    before = signal.signal(signal.SIGALRM, _too_long)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        with DBus() as bus:
+            yield bus
+    except DBusBaseError as error:
+        raise _NoAnswerError(f"D-Bus cannot be reached ({error})") from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _too_long(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _NoAnswerError(f"D-Bus did not answer within {SECONDS:.0f} s")
+
+
+def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
+    """Ask for units, loaded or not: (name, …, ActiveState, …, job id, …), see org.freedesktop.systemd1(5)."""
+    from pystemd.dbuslib import apply_signature
+
+    names = apply_signature(b"as", [[unit.encode() for unit in units]])
+    reply: list[tuple[bytes, ...]] = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
+    return reply
+
+
+def _bus_unit_states(units: Sequence[str]) -> dict[str, str]:
+    with _bus() as bus:
+        return {row[0].decode(): row[3].decode() for row in _bus_units(bus, units)}
+
+
+def _bus_going_down() -> bool:
+    with _bus() as bus:
+        if bus.get_property(*_SYSTEMD, b"SystemState", b"s") == b"stopping":
+            return True
+        return any(row[7] for row in _bus_units(bus, [_SHUTDOWN]))
+
+
+def _systemctl(*arguments: str) -> list[str]:
+    """Run ``systemctl show``; as root it needs no D-Bus, for PID 1 listens on a socket of its own."""
+    import subprocess
+
+    command = [_SYSTEMCTL, "show", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    except FileNotFoundError as error:
+        raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
+    except subprocess.TimeoutExpired as error:
+        raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise _NoAnswerError(f"systemctl failed ({error})") from error
+    return done.stdout.splitlines()
+
+
+def _systemctl_unit_states(units: Sequence[str]) -> dict[str, str]:
+    # One block of properties a unit, in the order asked for, with blank lines between.
+    states = [line for line in _systemctl("--property=ActiveState", "--value", "--", *units) if line]
+    return dict(zip(units, states, strict=False))
+
+
+def _systemctl_going_down() -> bool:
+    if "stopping" in _systemctl("--property=SystemState", "--value"):
+        return True
+    return any(line not in ("", "0") for line in _systemctl("--property=Job", "--value", "--", _SHUTDOWN))

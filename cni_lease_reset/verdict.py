@@ -1,0 +1,36 @@
+"""Marker and boot id in, verdict out. Pure; the README's truth table is its test."""
+
+from typing import assert_never
+
+from .model import BootId, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
+
+
+def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
+    """Tell how the boot before this one ended. ``ran_before``: /run says that ``boot`` ran under this kernel."""
+    match reading:
+        case Marker(boot_id=previous) if previous == boot_id:
+            # The kernel never went down: a restart of the service, or a soft-reboot. Pods may live.
+            return Judgement(Verdict.SAME_BOOT, "the marker was written under this very kernel", previous)
+        case _ if ran_before:
+            # A boot that failed and is started again, perhaps weeks later, under living pods.
+            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", _writer(reading))
+        case Marker(state=State.CLEAN, boot_id=previous):
+            # Written by ExecStop after RKE2 had stopped, while the system went down.
+            return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)
+        case Marker(state=State.RUNNING, boot_id=previous):
+            # Nobody got to replace it: power cut, reset, panic, watchdog, or a forced power-off.
+            return Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", previous)
+        case Marker(state=unreachable):
+            assert_never(unreachable)
+        case NoMarker():
+            # A first start, or removed on purpose: a clean shutdown cannot be proven.
+            return Judgement(Verdict.UNKNOWN, "there is no marker of an earlier boot")
+        case DamagedMarker(why=why):
+            # Somebody else wrote it, or the disk lied: the same.
+            return Judgement(Verdict.DAMAGED, f"the marker cannot be believed: {why}")
+        case _:
+            assert_never(reading)
+
+
+def _writer(reading: Reading) -> BootId | None:
+    return reading.boot_id if isinstance(reading, Marker) else None
