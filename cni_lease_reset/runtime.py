@@ -102,7 +102,10 @@ def parse(content: bytes) -> Outcome | Began | Unreadable:
             Result(record["result"]),
             record["reason"],
             record["reset"],
-            tuple(NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"]) for each in record["networks"]),
+            tuple(
+                NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"])
+                for each in record["networks"]
+            ),
             tuple((each["name"], each["leases"]) for each in record["not_configured"]),
             tuple(Remark(About(each["about"]), each["text"]) for each in record["remarks"]),
             record["usec"],

@@ -91,7 +91,12 @@ class Node:
             *("-nodefaults", "-display", "none", "-kernel", str(self._image / "vmlinuz")),
             *("-initrd", str(self._image / "initrd"), "-append", "root=/dev/vda rw console=ttyS0 panic=1"),
             *("-drive", f"file={self._disk},if=virtio,format=qcow2,cache=writeback"),
-            *("-chardev", f"file,id=console,path={self.folder / 'console.log'},append=on", "-serial", "chardev:console"),
+            *(
+                "-chardev",
+                f"file,id=console,path={self.folder / 'console.log'},append=on",
+                "-serial",
+                "chardev:console",
+            ),
             *("-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off"),
             *("-device", "virtio-serial", "-device", "virtserialport,chardev=shell,name=lab"),
             *("-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off", "-device", "virtio-rng-pci"),

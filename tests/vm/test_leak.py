@@ -12,7 +12,9 @@ def test_01_the_leak_without_us(node: Node) -> None:
     """A /27 has 29 addresses for pods: 8 pods a boot fill it at the fourth boot, if power cuts leak them all."""
     for boot in range(1, 6):
         outcome = node.pods()
-        print(f"boot {boot}: started {len(outcome['started'])}, leases {len(node.leases())}, errors {outcome['errors'][:1]}")
+        print(
+            f"boot {boot}: started {len(outcome['started'])}, leases {len(node.leases())}, errors {outcome['errors'][:1]}"
+        )
         if outcome["errors"]:
             assert boot >= 4, f"the pool was full too early: {outcome}"
             assert all(FULL in error for error in outcome["errors"])

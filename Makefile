@@ -1,0 +1,42 @@
+# Everything is made inside the checkout: .venv, dist/, .cache/. Only system packages go elsewhere.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format vm-test clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY) ## Exhaust a real host-local pool, cut the power, boot, and allocate again
+	@$(RUN)/python tests/demo.py
+
+test: lint ## Run all tests but the virtual machines'
+	@$(RUN)/coverage erase
+	@$(RUN)/coverage run -m pytest -q
+	@$(RUN)/coverage combine -q
+	@$(RUN)/coverage report --show-missing --skip-covered
+
+lint: $(READY) ## Check style and types
+	@$(RUN)/ruff check -q
+	@$(RUN)/ruff format -q --check
+	@$(RUN)/mypy
+
+format: $(READY) ## Format the code
+	@$(RUN)/ruff format -q
+	@$(RUN)/ruff check -q --fix
+
+vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
+	@PYTHON="$(CURDIR)/$(RUN)/python" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
+
+clean: ## Remove all that was made here
+	rm -rf $(VENV) .cache dist build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml tools/system-packages
+	@tools/system-packages
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,126 @@
+"""The command line: arguments in, exit status out; the only place where an exception becomes a status."""
+
+import argparse
+import os
+import sys
+from typing import Final, NoReturn
+
+from . import __version__, events, service
+from .errors import BusyError, CniLeaseResetError, UsageError, describe
+from .journald import Journal
+from .model import Result
+from .node import Node
+from .systemd import Manager, NoSystemd, Systemd
+
+_STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser; the man page is compared with it."""
+    top = _Parser(
+        prog="cni-lease-reset",
+        description=__doc__ and "Set aside the pod addresses of an unclean shutdown.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--root", metavar="DIR", default="/", help="work on the tree below DIR, not on this machine")
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    boot = verbs.add_parser(
+        "boot", help="judge the last boot and set aside what it leaked (ExecStart=)", allow_abbrev=False
+    )
+    boot.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
+    shutdown = verbs.add_parser("shutdown", help="mark this shutdown as clean (ExecStop=)", allow_abbrev=False)
+    shutdown.add_argument(
+        "--force", action="store_true", help="do not ask systemd whether the system goes down (needs --root)"
+    )
+    status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
+    status.add_argument("--json", action="store_true", help="for programs")
+    verbs.add_parser("config", help="print the effective configuration", allow_abbrev=False)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    try:
+        options = parser().parse_args(arguments)
+        return _run(options)
+    except CniLeaseResetError as error:
+        return _fail(str(error), error.status)
+    except OSError as error:
+        return _fail(describe(error), os.EX_IOERR)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(line: str, status: int) -> int:
+    print(f"cni-lease-reset: {line}", file=sys.stderr)
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    node = Node(os.path.realpath(options.root))
+    if not os.path.isdir(node.root):
+        raise UsageError(f"--root: '{options.root}' is not a directory")
+    manager: Manager = Systemd() if node.is_this_machine else NoSystemd()
+    match options.verb:
+        case "boot" if options.dry_run:
+            print(service.rehearse(node, manager))
+            return os.EX_OK
+        case "boot":
+            return _boot(node, manager)
+        case "shutdown":
+            return _shutdown(node, manager, force=options.force)
+        case "status":
+            return _status(node, as_json=options.json)
+        case _:
+            return _config(node)
+
+
+def _boot(node: Node, manager: Manager) -> int:
+    journal = Journal(node)
+    try:
+        return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
+    except BusyError as error:
+        journal.send(events.busy())
+        return error.status
+    except OSError as error:
+        journal.send(events.impossible(describe(error)))
+        return os.EX_IOERR
+    except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
+        journal.send(events.unexpected(_where(error)))
+        return 1
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
+    if force and node.is_this_machine:
+        raise UsageError("--force needs --root: on this machine systemd knows whether the system goes down")
+    service.shutdown(node, manager, Journal(node), force=force)
+    return os.EX_OK
+
+
+def _status(node: Node, *, as_json: bool) -> int:
+    from . import reports
+
+    report = reports.gather(node)
+    print(reports.as_json(report) if as_json else reports.as_text(report), end="")
+    return os.EX_OK
+
+
+def _config(node: Node) -> int:
+    from . import config
+
+    print(config.render(config.read(node)), end="")
+    return os.EX_OK

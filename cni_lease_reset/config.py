@@ -1,0 +1,237 @@
+"""The configuration: /etc/cni-lease-reset/config.yaml, or the defaults where there is none. Never a silent fallback."""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .errors import ConfigError, describe, printable
+from .model import ClearWhen, Config
+from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
+
+if TYPE_CHECKING:
+    import yaml
+
+_LIMIT: Final = 64 * 1024
+_UNIT_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+_NAME: Final = os.path.basename(CONFIG_FILE)
+
+
+class Settings(NamedTuple):
+    """The effective configuration, and which settings the file gave."""
+
+    config: Config = Config()
+    from_file: frozenset[str] = frozenset()
+
+
+def read(node: Node) -> Settings:
+    """Read the node's configuration. Raises :class:`ConfigError` for anything that is not exactly right."""
+    try:
+        # O_NONBLOCK: a FIFO in its place must not hold up the boot.
+        fd = os.open(node.path(CONFIG_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _check_file(os.fstat(fd), node)
+            content = os.read(fd, _LIMIT + 1)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise ConfigError(_NAME, None, f"cannot be read: {describe(error)}") from error
+    return parse(content)
+
+
+def _check_file(status: os.stat_result, node: Node) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(_NAME, None, "is not a regular file")
+    if status.st_uid not in node.trusted_users or status.st_mode & 0o022:
+        raise ConfigError(_NAME, None, f"can be written by others than root: chown root, chmod go-w {CONFIG_FILE}")
+
+
+def parse(content: bytes) -> Settings:
+    """Read settings from the file's content. Comments and blank lines are the defaults, without importing yaml."""
+    if len(content) > _LIMIT:
+        raise ConfigError(_NAME, None, f"is longer than {_LIMIT // 1024} KiB")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(_NAME, content.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.split("\n")):
+        return Settings()
+    return _from_yaml(text)
+
+
+def _from_yaml(text: str) -> Settings:
+    import yaml
+
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return Settings()
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(_NAME, _line(root), "must hold settings like 'clear_when: always'")
+        return _settings(loader, root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        hint = ", indent with spaces" if "'\\t'" in str(error.problem) else ""
+        raise ConfigError(_NAME, mark.line + 1 if mark else None, f"not valid YAML: {error.problem}{hint}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(_NAME, None, f"not valid YAML: {printable(str(error).splitlines()[0])}") from error
+    except RecursionError as error:
+        raise ConfigError(_NAME, None, "not valid YAML: nested too deeply") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _line(node: "yaml.Node") -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
+    values: dict[str, object] = {}
+    for key_node, value_node in root.value:
+        key = str(key_node.value)
+        line = _line(key_node)
+        if key not in _GETTERS:
+            raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{_suggestion(key)}")
+        if key in values:
+            raise ConfigError(_NAME, line, f"{key}: set twice")
+        try:
+            values[key] = _GETTERS[key](_value(loader, value_node))
+        except ValueError as error:
+            raise ConfigError(_NAME, _line(value_node), f"{key}: {error}") from error
+    return Settings(Config()._replace(**values), frozenset(values))
+
+
+def _suggestion(key: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, _GETTERS, n=1)
+    return f", did you mean '{close[0]}'?" if close else f"; the settings are {', '.join(_GETTERS)}"
+
+
+class _NestedType(NamedTuple):
+    """A list or mapping within a value: no setting takes one, and it is never built (it may be a YAML bomb)."""
+
+
+def _value(loader: "yaml.SafeLoader", node: "yaml.Node") -> object:
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_object(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            loader.construct_object(item) if isinstance(item, yaml.ScalarNode) else _NestedType() for item in node.value
+        ]
+    return _NestedType()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "a list"
+    return "a nested value" if isinstance(value, _NestedType) else printable(repr(value)[:60])
+
+
+def _strings(value: object, example: str) -> tuple[str, ...]:
+    """A list of at least one text, none twice."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"must be a list of names like [{example}], not {_shown(value)}")
+    return tuple(dict.fromkeys(value))
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    names = _strings(value, "k8s-pod-network")
+    for name in names:
+        if "/" in name or name in ("", ".", "..") or not name.isprintable():
+            raise ValueError(f"{printable(name[:60], quoted=True)} is no name of a network's directory")
+    return names
+
+
+def _units(value: object) -> tuple[str, ...]:
+    units = _strings(value, "rke2-server.service")
+    for unit in units:
+        if not _UNIT_NAME.fullmatch(unit):
+            shown = printable(unit[:60])
+            raise ValueError(f"'{shown}' is no service, did you mean '{shown.partition('.')[0]}.service'?")
+    return units
+
+
+def _absolute(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
+        raise ValueError(f"must be an absolute path, not {_shown(value)}")
+    if os.path.normpath(value) != value or value.startswith("//"):
+        raise ValueError(f"must be written without '..', '.', '//' or a final '/', not {_shown(value)}")
+    return value
+
+
+def _data_dir(value: object) -> str:
+    path = _absolute(value)
+    for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(path))):
+        if f"{ours}/".startswith(f"{path.rstrip('/')}/") or path.startswith(f"{ours}/"):
+            raise ValueError(f"must be beside our own directory {ours}, not at, above or below it")
+    return path
+
+
+def _clear_when(value: object) -> ClearWhen:
+    if value not in list(ClearWhen):
+        raise ValueError(f"must be one of {', '.join(ClearWhen)}, not {_shown(value)}")
+    return ClearWhen(str(value))
+
+
+def _whole(value: object, least: int, other: str = "") -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"must be a whole number from {least}{other}, not {_shown(value)}")
+    return value
+
+
+def _metrics_file(value: object) -> str | None:
+    if value is None:
+        return None
+    path = _absolute(value)
+    if not path.endswith(".prom"):
+        raise ValueError("must end in .prom, or node_exporter does not read it")
+    return path
+
+
+_GETTERS: Final[dict[str, Callable[[object], object]]] = {
+    "networks": _networks,
+    "data_dir": _data_dir,
+    "clear_when": _clear_when,
+    "max_kept_leases": lambda value: None if value is None else _whole(value, 0, " or null"),
+    "runtime_units": _units,
+    "keep_resets": lambda value: _whole(value, 1),
+    "metrics_file": _metrics_file,
+}
+
+
+def render(settings: Settings) -> str:
+    """Write the effective configuration as YAML, each line with where it comes from."""
+    import yaml
+
+    lines = []
+    for name, value in settings.config._asdict().items():
+        plain = (
+            list(value)
+            if isinstance(value, tuple)
+            else value
+            if value is None or isinstance(value, int)
+            else str(value)
+        )
+        text = yaml.safe_dump({name: plain}, default_flow_style=None, width=10**6, allow_unicode=True).strip()
+        lines.append(f"{text}  # {'from the file' if name in settings.from_file else 'default'}\n")
+    return "".join(lines) + _drop_in(settings.config.data_dir)
+
+
+def _drop_in(data_dir: str) -> str:
+    """Say what the unit needs for a data directory of one's own."""
+    parent = os.path.dirname(data_dir)
+    if data_dir == Config().data_dir:
+        return ""
+    return (
+        "\n# This data_dir needs a drop-in (systemctl edit cni-lease-reset.service):\n"
+        f"# [Unit]\n# RequiresMountsFor={parent}\n# [Service]\n# ReadWritePaths={parent}\n"
+    )

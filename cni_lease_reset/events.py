@@ -1,0 +1,131 @@
+"""Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in packaging/systemd/cni-lease-reset.catalog."""
+
+from enum import StrEnum
+from typing import Final
+
+from .errors import printable
+from .journald import Entry
+from .model import UNIT, About, Outcome, Remark, Result, Verdict
+
+MOST: Final = 100  # characters of a message: `systemctl status` shows it in one line
+_ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+
+
+class MessageId(StrEnum):
+    """One for each kind of event, for good: monitoring matches them."""
+
+    CLEARED = "8e2f1f0e7a6d4f0c9f0f6e3a5a0c1b01"
+    NOTHING_DUE = "3c5b9f5d2c8e4a7fb1d06d0f4be2a902"
+    SAME_BOOT = "b7d3a1c94e5f4d1c8a27f35e6c9d0e03"
+    REFUSED = "5f0a6c2d9b134c7ea8e14d7b2f3c8a04"
+    FAILED = "d41e8b7f3a2c4596bc0d9e8f1a7b6c05"
+    MISCONFIGURED = "92c7e4a05d1b4f38a6f3b0c8d7e2f106"
+    BUSY = "e60b3d8c7f2a49158d4c1a9e5b6f7007"
+    MARKER_STUCK = "1a9d5c3e8b7f4602957e2d4c6f8a0b08"
+    WITHOUT_DBUS = "7f4c2b1a9e8d45638b5a0f3d6c7e1909"
+    NETWORK_SKIPPED = "c83a7e5f1d2b49609e4f8a6b5c0d7f10"
+    NETWORK_UNLISTED = "4d6f9b2a8c1e4735a0b7c5e3f9d81211"
+    IGNORED = "a5e8c1d7f3b24960b8d2e6f4071c9a12"
+    UNEXPECTED = "6b2d8f4a0c9e41738f5e1c7a3d9b0e13"
+    MARKED_CLEAN = "f19c5e7b3d8a4260a4c6e8f0b2d71314"
+    NOT_MARKED = "0e7a3c9f5b1d48629d8b4f6e2c0a7515"
+
+
+_LEAD: Final = {
+    Verdict.UNKNOWN: "No marker",
+    Verdict.DAMAGED: "Damaged marker",
+    Verdict.UNCLEAN: "Unclean shutdown",
+    Verdict.CLEAN: "Clean shutdown",
+    Verdict.SAME_BOOT: "Same boot",
+}
+_KINDS: Final = {
+    Result.CLEARED: (MessageId.CLEARED, _NOTICE),
+    Result.NOTHING_DUE: (MessageId.NOTHING_DUE, _INFO),
+    Result.REFUSED: (MessageId.REFUSED, _WARNING),
+    Result.FAILED: (MessageId.FAILED, _ERR),
+    Result.MISCONFIGURED: (MessageId.MISCONFIGURED, _ERR),
+}
+
+
+def of_boot(outcome: Outcome) -> tuple[Entry, ...]:
+    """Write down a run of ``boot``: what was survived, then the one verdict entry."""
+    return (*(of_remark(remark) for remark in outcome.remarks), verdict(outcome))
+
+
+def of_remark(remark: Remark) -> Entry:
+    """Write down a remark: a warning, but for the mark that could not be used up."""
+    priority = _ERR if remark.about is About.MARKER_STUCK else _WARNING
+    return _entry(MessageId[remark.about.name], priority, remark.text)
+
+
+def verdict(outcome: Outcome) -> Entry:
+    """Write down the one entry that each run of ``boot`` leaves."""
+    message_id, priority = _KINDS[outcome.result]
+    if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
+        message_id = MessageId.SAME_BOOT
+    fields = (
+        ("CNI_VERDICT", outcome.judgement.verdict),
+        ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}"),
+        ("CNI_RESET", outcome.reset or ""),
+        *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
+        ("CNI_LEASES_FOUND", str(outcome.found)),
+        ("CNI_LEASES_CLEARED", str(outcome.cleared)),
+        ("CNI_LEASES_KEPT", str(outcome.kept)),
+        ("CNI_LEASES_TORN", str(outcome.torn)),
+        ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
+        ("CNI_USEC", str(outcome.usec)),
+    )
+    return _entry(message_id, priority, message(outcome), fields)
+
+
+def message(outcome: Outcome) -> str:
+    """Say in one line how the last boot ended and what came of it."""
+    lead = _LEAD[outcome.judgement.verdict]
+    match outcome.result:
+        case Result.CLEARED:
+            return f"{lead}: {leases(outcome.cleared)} set aside as {outcome.reset}, {outcome.kept} kept."
+        case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
+            return f"{lead}: the kernel never went down, pods may live; {leases(outcome.kept)} kept."
+        case Result.NOTHING_DUE:
+            others = "".join(f"; not configured: {printable(name)} {number}" for name, number in outcome.unlisted)
+            return f"{lead}: nothing to set aside ({outcome.why}), {leases(outcome.kept)} kept{others}."
+        case Result.FAILED:
+            return f"{lead}, not all was done: {outcome.why}"
+        case Result.REFUSED | Result.MISCONFIGURED:
+            return f"{lead}, nothing set aside: {outcome.why}"
+
+
+def leases(number: int) -> str:
+    """Count leases in words."""
+    return f"{number} lease" if number == 1 else f"{number} leases"
+
+
+def busy() -> Entry:
+    """Another of our programs holds the state directory."""
+    return _entry(MessageId.BUSY, _WARNING, "Another cni-lease-reset is at work; nothing was changed.")
+
+
+def unexpected(what: str) -> Entry:
+    """A fault of this program."""
+    return _entry(MessageId.UNEXPECTED, _ERR, f"Unexpected, please report: {what}")
+
+
+def of_shutdown(*, marked: bool, why: str) -> Entry:
+    """Write down what ``shutdown`` did with the marker."""
+    if marked:
+        return _entry(MessageId.MARKED_CLEAN, _INFO, f"Clean shutdown marked: {why}.")
+    return _entry(MessageId.NOT_MARKED, _NOTICE, f"Marker left as it is: {why}.")
+
+
+def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
+    # A process that exits at once can lose its unit in `journalctl -u`: name it.
+    unit = ("OBJECT_SYSTEMD_UNIT", UNIT)
+    short = text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+    whole = () if any(name == "CNI_REASON" for name, _ in fields) else (("CNI_REASON", text),)
+    return Entry(message_id, priority, short, (*fields, *whole, unit))
+
+
+def impossible(why: str) -> Entry:
+    """``boot`` could not even judge: the verdict entry of a run that never came to a verdict."""
+    fields = (("CNI_VERDICT", Verdict.UNKNOWN), ("CNI_REASON", why))
+    return _entry(MessageId.FAILED, _ERR, f"Nothing could be judged or set aside: {why}", fields)

@@ -1,0 +1,243 @@
+"""The sentence. Read this first.
+
+At boot, before RKE2 starts: read the marker the last boot left (and use up a clean mark), decide how that boot ended,
+set aside the leases it leaked, mark this boot as running, and say so in the journal. At shutdown, after RKE2 has
+stopped: mark it clean.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside
+from .errors import BusyError, ConfigError, describe
+from .journald import Journal
+from .model import (
+    About,
+    BootId,
+    Config,
+    DamagedMarker,
+    Judgement,
+    Marker,
+    NetworkOutcome,
+    NoMarker,
+    Outcome,
+    Remark,
+    Reset,
+    Result,
+    State,
+    Survey,
+    Verdict,
+)
+from .node import STATE_DIRECTORY, Node
+from .plan import draw_up, is_crowded
+from .systemd import Manager
+from .verdict import judge
+
+
+def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
+    """Judge how the last boot ended, set aside what it leaked, mark this boot as running, and say so.
+
+    Raises :class:`BusyError` if another of our programs is at work, and ``OSError`` where nothing could be judged.
+    """
+    began = time.monotonic_ns()
+    with only_one(node, create=True) as state:
+        boot_id, judgement, remarks = _judge(node, state)  # a clean mark is used up here, before anything can fail
+        settings = _settings(node)
+        outcome = _clear(node, boot_id, judgement, settings, manager)
+        outcome = _record(state, outcome)  # after the leases: a crash in between repeats a harmless reset
+        outcome = outcome._replace(remarks=remarks + outcome.remarks, usec=(time.monotonic_ns() - began) // 1000)
+        outcome = _remember(node, outcome)
+        for entry in events.of_boot(outcome):  # telling is the least important act
+            journal.send(entry)
+        if isinstance(settings, Config):
+            _prune(node, settings, journal)
+    return outcome
+
+
+@contextmanager
+def only_one(node: Node, *, create: bool = False) -> Iterator[int]:
+    """Open the state directory and lock it against our other programs; yields its descriptor."""
+    with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
+        try:
+            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        yield state
+
+
+def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
+    reading = marker.read(state)
+    try:
+        boot_id = bootfacts.boot_id(node)
+    except OSError:
+        marker.take(state, reading, None)
+        raise
+    stuck = marker.take(state, reading, boot_id)
+    remarks = () if stuck is None else (Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}"),)
+    return boot_id, judge(reading, boot_id, ran_before=runtime.ran(node, boot_id)), remarks
+
+
+def _settings(node: Node) -> Config | ConfigError:
+    try:
+        return config.read(node).config
+    except ConfigError as error:
+        return error
+
+
+def _clear(
+    node: Node, boot_id: BootId, judgement: Judgement, settings: Config | ConfigError, manager: Manager
+) -> Outcome:
+    """Set aside what is due, and tell what came of it; what fails is told, too."""
+    try:
+        if judgement.verdict is not Verdict.SAME_BOOT:
+            runtime.begin(node, boot_id)
+        if isinstance(settings, ConfigError):
+            return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
+        found = leases.survey(node, settings)
+        steps = draw_up(judgement.verdict, found.networks, settings)
+        reset = Reset()
+        if steps:
+            reset = setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
+    except OSError as error:
+        return Outcome(boot_id, judgement, Result.FAILED, describe(error))
+    result, why = _result(found, reset, settings, judgement.verdict)
+    due = "; ".join(f"{step.network}: {step.why}" for step in steps)
+    return Outcome(
+        boot_id,
+        judgement,
+        result,
+        why or due,
+        reset.name,
+        _networks(found, reset),
+        tuple((network.name, network.leases) for network in found.unlisted),
+        (*reset.remarks, *_remarks(found, reset, settings)),
+    )
+
+
+def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> tuple[Result, str]:
+    """Say what a run came to; the reason is empty where it is the plan's."""
+    failed = [trouble for trouble in (*found.troubles, *reset.troubles) if trouble.again]
+    if reset.refusal is not None:
+        return Result.REFUSED, reset.refusal
+    if failed and verdict is not Verdict.SAME_BOOT:
+        return Result.FAILED, "; ".join(f"{trouble.network}: {trouble.why}" for trouble in failed)
+    if reset.name is not None:
+        return Result.CLEARED, ""
+    if not any(network.leases for network in found.networks):
+        return Result.NOTHING_DUE, "no leases"
+    return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
+
+
+def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
+    cleared = dict(reset.cleared)
+    return tuple(
+        # An ADD may have come in between the count and the lock: never more kept than there were.
+        NetworkOutcome(each.name, max(each.leases, cleared.get(each.name, 0)), cleared.get(each.name, 0), each.torn)
+        for each in found.networks
+    )
+
+
+def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
+    skipped = [trouble for trouble in (*found.troubles, *reset.troubles) if not trouble.again]
+    crowded = [network for network in found.unlisted if is_crowded(network, settings.max_kept_leases)]
+    return (
+        *(Remark(About.NETWORK_SKIPPED, f"Network {each.network} is skipped: {each.why}.") for each in skipped),
+        *(
+            Remark(About.NETWORK_UNLISTED, f"Network {leases.quoted(each)} leases, and no setting names it.")
+            for each in crowded
+        ),
+    )
+
+
+def _record(state: int, outcome: Outcome) -> Outcome:
+    """Mark this boot as running, if all that was due is done; else the next boot must judge the same and try again."""
+    done = outcome.result in (Result.CLEARED, Result.NOTHING_DUE)
+    if not done or outcome.boot_id is None or outcome.judgement.verdict is Verdict.SAME_BOOT:
+        return outcome
+    try:
+        marker.record(state, State.RUNNING, outcome.boot_id)
+    except OSError as error:
+        return outcome._replace(result=Result.FAILED, why=f"the marker cannot be written: {describe(error)}")
+    return outcome
+
+
+def _remember(node: Node, outcome: Outcome) -> Outcome:
+    """Keep the outcome under /run for ``status``; a second run under this kernel does not replace it."""
+    if outcome.judgement.verdict is Verdict.SAME_BOOT and runtime.read(node) is not None:
+        return outcome
+    try:
+        runtime.finish(node, outcome)
+    except OSError as error:
+        remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
+        return outcome._replace(remarks=(*outcome.remarks, remark))
+    return outcome
+
+
+def _prune(node: Node, settings: Config, journal: Journal) -> None:
+    try:
+        setaside.prune(node, settings)
+    except OSError as error:
+        remark = Remark(About.IGNORED, f"Old resets cannot be removed: {describe(error)}, ignoring")
+        journal.send(events.of_remark(remark))
+
+
+def rehearse(node: Node, manager: Manager) -> str:
+    """Say what ``boot`` would do now; changes nothing at all. Raises as ``boot`` does, and ``ConfigError``."""
+    boot_id = bootfacts.boot_id(node)
+    try:
+        with durable.directory(STATE_DIRECTORY, root=node.root) as state:
+            reading = marker.read(state)
+    except FileNotFoundError:
+        reading = NoMarker()
+    judgement = judge(reading, boot_id, ran_before=runtime.ran(node, boot_id))
+    settings = config.read(node).config
+    found = leases.survey(node, settings)
+    steps = draw_up(judgement.verdict, found.networks, settings)
+    lines = [f"Verdict: {judgement.verdict} ({judgement.why})."]
+    lines += [f"Would set aside: {each.selection} leases of {each.network} ({each.why})." for each in steps]
+    objection = guard.objection(node, settings, manager)[0] if steps else None
+    if objection is not None:
+        lines.append(f"Would be refused: {objection}.")
+    if not steps:
+        lines.append("Nothing to set aside.")
+    return "\n".join(lines)
+
+
+def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:
+    """Mark this boot as clean if the system goes down, else change nothing; say which, and return it.
+
+    Raises :class:`BusyError`, and ``OSError`` where the marker cannot be written.
+    """
+    try:
+        with only_one(node) as state:
+            why_not = _not_clean(marker.read(state), bootfacts.boot_id(node), manager, journal, force=force)
+            if why_not is None:
+                marker.record(state, State.CLEAN, bootfacts.boot_id(node))
+    except FileNotFoundError:
+        why_not = "there is no marker, boot never ran here"
+    journal.send(events.of_shutdown(marked=why_not is None, why=why_not or "the next boot keeps the leases"))
+    return why_not is None
+
+
+def _not_clean(
+    reading: Marker | NoMarker | DamagedMarker, boot_id: BootId, manager: Manager, journal: Journal, *, force: bool
+) -> str | None:
+    """Say why this shutdown must not be marked as clean: in doubt it is not."""
+    if isinstance(reading, NoMarker):
+        return "there is no marker, boot did not complete"
+    if isinstance(reading, DamagedMarker):
+        return f"it is damaged ({reading.why})"
+    if reading.boot_id != boot_id:
+        return "it is another boot's, for the boot service did not complete"
+    if reading.state is State.CLEAN:
+        return "it says clean already"
+    if force:
+        return None
+    answer = manager.going_down()
+    if answer.remark is not None:
+        journal.send(events.of_remark(Remark(About.WITHOUT_DBUS, answer.remark)))
+    if answer.value is None:
+        return "systemd cannot be asked whether the system goes down"
+    return None if answer.value else "the system is not going down, only this service stops"
