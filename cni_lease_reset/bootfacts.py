@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from .model import BootId
@@ -43,9 +44,9 @@ def _command(proc: str, pid: str) -> list[bytes]:
 
 
 def _sandbox(command: list[bytes]) -> Iterator[str]:
-    """Yield the sandbox id if this is a shim of Kubernetes' namespace: ``containerd-shim-… -namespace k8s.io -id …``."""
+    """Yield the sandbox id of a shim of Kubernetes: ``containerd-shim-… -namespace k8s.io -id …``."""
     if not command or not os.path.basename(command[0]).startswith(b"containerd-shim"):
         return
-    options = dict(zip(command, command[1:], strict=False))
+    options = dict(pairwise(command))
     if options.get(b"-namespace") == b"k8s.io":
         yield os.fsdecode(options.get(b"-id", b"?"))

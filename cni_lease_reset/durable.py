@@ -21,7 +21,7 @@ def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[i
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         seen = root.rstrip("/")
-        for name in path.strip("/").split("/"):
+        for name in filter(None, path.split("/")):
             seen = f"{seen}/{name}"
             try:
                 child = subdirectory(fd, name, create=create)

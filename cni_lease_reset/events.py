@@ -1,4 +1,4 @@
-"""Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in packaging/systemd/cni-lease-reset.catalog."""
+"""Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
 from enum import StrEnum
 from typing import Final
