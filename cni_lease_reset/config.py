@@ -69,7 +69,7 @@ def _from_yaml(text: str) -> Settings:
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        if root is None:
+        if root is None or root.tag == "tag:yaml.org,2002:null":
             return Settings()
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(_NAME, _line(root), "must hold settings like 'clear_when: always'")
@@ -104,7 +104,8 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
             values[key] = _GETTERS[key](_value(loader, value_node))
         except ValueError as error:
             raise ConfigError(_NAME, _line(value_node), f"{key}: {error}") from error
-    return Settings(Config()._replace(**values), frozenset(values))
+    # Each getter returns its field's type, which a dictionary cannot say.
+    return Settings(Config()._replace(**values), frozenset(values))  # type: ignore[arg-type]
 
 
 def _suggestion(key: str) -> str:
@@ -221,8 +222,8 @@ def render(settings: Settings) -> str:
             if value is None or isinstance(value, int)
             else str(value)
         )
-        text = yaml.safe_dump({name: plain}, default_flow_style=None, width=10**6, allow_unicode=True).strip()
-        lines.append(f"{text}  # {'from the file' if name in settings.from_file else 'default'}\n")
+        text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True).splitlines()[0]
+        lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
     return "".join(lines) + _drop_in(settings.config.data_dir)
 
 

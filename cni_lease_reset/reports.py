@@ -31,7 +31,10 @@ def gather(node: Node) -> Report:
         settings = config.read(node).config
     except ConfigError as error:
         unread.append(f"{error} (shown with the defaults)")
-    boot_id, reading, survey, resets = None, _marker(node, unread), Survey(), ()
+    boot_id: BootId | None = None
+    reading = _marker(node, unread)
+    survey = Survey()
+    resets: tuple[tuple[str, int], ...] = ()
     try:
         boot_id = bootfacts.boot_id(node)
     except OSError as error:

@@ -44,7 +44,7 @@ EVERY = {"healthy": Selection.ALL, "torn": Selection.ALL, "crowded": Selection.A
 
 
 @pytest.mark.parametrize(("reading", "ran_before", "verdict", "_row"), ROWS)
-def test_each_marker_has_its_verdict(reading: Reading, ran_before: bool, verdict: str, _row: str) -> None:  # noqa: FBT001
+def test_each_marker_has_its_verdict(reading: Reading, ran_before: bool, verdict: str, _row: str) -> None:
     judgement = judge(reading, THIS, ran_before=ran_before)
     assert judgement.verdict == verdict
     assert judgement.why

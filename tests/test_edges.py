@@ -1,0 +1,337 @@
+"""The world outside: a real journal socket, real D-Bus errors, real processes, the command itself."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import OTHER, SANDBOX, THIS, Systemd, Tree
+
+from cni_lease_reset import bootfacts, cli, guard, journald, systemd
+from cni_lease_reset.journald import Entry, Journal
+from cni_lease_reset.model import Config
+from cni_lease_reset.node import Node
+
+
+def decoded(datagram: bytes) -> dict[str, str]:
+    """Decode journald's native protocol."""
+    fields: dict[str, str] = {}
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        key, equals, value = line.partition(b"=")
+        if not equals:
+            length = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + length], rest[9 + length :]
+        fields[key.decode()] = value.decode()
+        datagram = rest
+    return fields
+
+
+def test_an_entry_reaches_a_real_socket_with_all_its_fields(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        Journal(Node("/"), path=path).send(Entry("id", 5, "two\nlines", (("CNI_VERDICT", "unclean"),)))
+        fields = decoded(server.recv(4096))
+    assert fields == {
+        "MESSAGE": "two\nlines",
+        "MESSAGE_ID": "id",
+        "PRIORITY": "5",
+        "SYSLOG_IDENTIFIER": "cni-lease-reset",
+        "CNI_VERDICT": "unclean",
+    }
+
+
+@pytest.mark.parametrize(("stream", "prefix"), [("1:2", "<3>"), (None, "cni-lease-reset: ")])
+def test_without_journald_the_text_goes_to_stderr(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stream: str | None,
+    prefix: str,
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    if stream:
+        monkeypatch.setenv("JOURNAL_STREAM", stream)
+    Journal(Node("/"), path=str(tmp_path / "nobody")).send(Entry("id", 3, "text"))
+    assert capsys.readouterr().err == f"{prefix}text\n"
+
+
+def test_a_full_journal_socket_does_not_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        journal = Journal(Node("/"), path=path)
+        while "text" not in capsys.readouterr().err:
+            journal.send(Entry("id", 3, "text"))
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "bus"
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={path}")
+    monkeypatch.setattr(systemd, "SECONDS", 0.2)
+    yield path
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "systemctl"
+    monkeypatch.setattr(systemd, "_SYSTEMCTL", str(path))
+    return path
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def listening(path: Path) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    return server
+
+
+def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> None:
+    answer = systemd.Systemd().unit_states(["k3s.service"])
+    assert answer.value is None
+    assert answer.remark is not None
+    assert answer.remark.startswith("D-Bus cannot be reached")
+    assert answer.remark.endswith(f"there is no {systemctl}")
+
+
+def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> None:
+    program(systemctl, "printf 'active\\n\\ninactive\\n'")
+    with listening(bus):
+        answer = systemd.Systemd().unit_states(["a.service", "b.service"])
+    assert answer.value == {"a.service": "active", "b.service": "inactive"}
+    assert "asked systemctl instead" in str(answer.remark)
+
+
+def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
+    program(systemctl, 'case "$*" in *SystemState*) echo stopping;; esac')
+    with listening(bus) as server:
+        server.listen()
+        answer = systemd.Systemd().going_down()
+    assert answer.value is True
+    assert "D-Bus did not answer within" in str(answer.remark)
+
+
+@pytest.mark.parametrize(
+    ("text", "down"),
+    [
+        ("case $* in *SystemState*) echo running;; *) echo 0;; esac", False),
+        ("case $* in *SystemState*) echo starting;; *) echo 17;; esac", True),
+        ("exit 1", None),
+        ("exec sleep 60", None),
+    ],
+)
+def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: str, down: bool | None) -> None:
+    program(systemctl, text)
+    assert systemd.Systemd().going_down().value is down
+
+
+def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
+    program(systemctl, "echo failed")
+    answer = systemd.Systemd().unit_states(["a.service"])
+    assert answer.value == {"a.service": "failed"}
+    assert "pystemd cannot be imported" in str(answer.remark)
+
+
+def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
+    systemctl.write_text("")
+    assert "systemctl failed" in str(systemd.Systemd().going_down().remark)
+
+
+def test_a_real_process_is_seen_and_hidden_ones_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shim = tmp_path / "containerd-shim-runc-v2"
+    shim.symlink_to(sys.executable)
+    command = [str(shim), "-c", "print(flush=True); input()", "-namespace", "k8s.io", "-id", SANDBOX]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert SANDBOX in bootfacts.living_pods(Node("/")).sandboxes
+        process.communicate(b"\n")
+    assert SANDBOX not in bootfacts.living_pods(Node("/")).sandboxes
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/proc/1")
+    assert "hidden" in str(guard.objection(Node("/"), Config(), Systemd())[0])
+
+
+def test_a_proc_that_cannot_be_listed_proves_nothing(tree: Tree) -> None:
+    (tree.root / "proc").rename(tree.root / "gone")
+    assert "cannot be listed" in str(bootfacts.living_pods(tree.node).unproven)
+
+
+def test_a_process_that_ends_meanwhile_is_no_pod(tree: Tree) -> None:
+    (tree.root / "proc/99").mkdir()
+    assert bootfacts.living_pods(tree.node) == bootfacts.Pods()
+
+
+def test_several_pods_are_counted(tree: Tree) -> None:
+    tree.shim(pid=1)
+    tree.shim(pid=2)
+    assert guard.objection(tree.node, Config(), Systemd())[0] == f"pod sandbox {SANDBOX[:13]} and 1 more alive"
+
+
+def run(tree: Tree, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    command = [sys.executable, "-m", "cni_lease_reset", "--root", str(tree.root), *arguments]
+    return subprocess.run(command, text=True, capture_output=True, check=False)
+
+
+def test_the_command_boots_tells_and_shuts_down(tree: Tree) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    booted = run(tree, "boot")
+    assert (booted.returncode, booted.stdout) == (0, "")
+    assert "Unclean shutdown: 1 lease set aside as 1-" in booted.stderr
+    status = run(tree, "status")
+    assert status.returncode == 0
+    assert "unclean: the last boot never got to mark its shutdown as clean" in status.stdout
+    assert "1 found, 1 set aside, 0 kept, 0 torn" in status.stdout
+    assert all(len(line) <= 80 for line in status.stdout.splitlines())
+    document = json.loads(run(tree, "status", "--json").stdout)
+    assert (document["version"], document["boot"]["verdict"], document["marker"]["state"]) == (1, "unclean", "running")
+    assert document["resets"][0]["leases"] == 1
+    assert run(tree, "shutdown", "--force").returncode == 0
+    assert "state=clean" in tree.marker()
+    assert run(tree, "config").stdout.startswith("networks: [k8s-pod-network, cbr0]  # default\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (("bot",), 2, "invalid choice: 'bot'"),
+        (("boot", "--dry"), 2, "unrecognized arguments: --dry"),
+        ((), 2, "the following arguments are required: VERB"),
+    ],
+)
+def test_bad_arguments_get_one_line(tree: Tree, arguments: tuple[str, ...], status: int, line: str) -> None:
+    done = run(tree, *arguments)
+    assert done.returncode == status
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_force_needs_a_root(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["shutdown", "--force"]) == 2
+    assert "--force needs --root" in capsys.readouterr().err
+
+
+def test_a_missing_root_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--root", "/nowhere", "status"]) == 2
+    assert capsys.readouterr().err == "cni-lease-reset: --root: '/nowhere' is not a directory\n"
+
+
+def test_an_invalid_configuration_ends_in_78(tree: Tree) -> None:
+    tree.config("network: [x]\n")
+    tree.mark("running")
+    assert run(tree, "boot").returncode == 78
+    assert run(tree, "config").returncode == 78
+    assert run(tree, "boot", "--dry-run").returncode == 78
+    assert "Not read: config.yaml:1: unknown setting" in run(tree, "status").stdout
+    assert OTHER in tree.marker()
+
+
+def test_a_second_program_ends_in_75(tree: Tree) -> None:
+    import fcntl
+
+    tree.mark("running")
+    fd = os.open(tree.state, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    booted, stopped = run(tree, "boot"), run(tree, "shutdown")
+    os.close(fd)
+    assert (booted.returncode, stopped.returncode) == (75, 75)
+    assert "Another cni-lease-reset is at work; nothing was changed." in booted.stderr
+
+
+def test_no_permission_ends_in_74_with_one_line(tree: Tree) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    os.chown(tree.network, 4242, 4242)
+    tree.network.chmod(0o700)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "cni_lease_reset"]
+    environment = {**os.environ, "COVERAGE_PROCESS_CONFIG": ""}
+    done = subprocess.run(
+        [*command, "--root", str(tree.root), "boot"], text=True, capture_output=True, check=False, env=environment
+    )
+    assert done.returncode == 74, done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tree.leases() == {"10.52.0.2"}
+    assert OTHER in tree.marker()
+
+
+def test_a_node_without_a_boot_id_is_told_and_loses_its_clean_mark(tree: Tree) -> None:
+    tree.mark("clean")
+    (tree.root / "proc/sys/kernel/random/boot_id").unlink()
+    done = run(tree, "boot")
+    assert done.returncode == 74
+    assert "Nothing could be judged or set aside" in done.stderr
+    assert not (tree.state / "marker").exists()
+
+
+def test_a_fault_of_ours_is_one_line(
+    tree: Tree, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cni_lease_reset.service.judge", lambda *_a, **_o: 1 / 0)
+    assert cli.main(["--root", str(tree.root), "boot"]) == 1
+    assert "Unexpected, please report: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(
+    tree: Tree, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cni_lease_reset.service.rehearse", interrupt)
+    assert cli.main(["--root", str(tree.root), "boot", "--dry-run"]) == 130
+    assert capsys.readouterr().err == "cni-lease-reset: interrupted\n"
+
+
+def test_a_storm_of_adds_beside_boot_hands_no_address_out_twice(tree: Tree) -> None:
+    from conftest import HostLocal, Kept
+
+    from cni_lease_reset import service
+
+    tree.mark("running")
+    plugin = HostLocal(tree)
+    for number in range(20):
+        plugin.add(f"old{number}")
+    locked = threading.Event()
+
+    class Storm(Systemd):
+        """Answers the guard's question, which comes while host-local's lock is held."""
+
+        def unit_states(self, units: object) -> systemd.Answer[dict[str, str]]:
+            locked.set()
+            return systemd.Answer(dict.fromkeys(Config().runtime_units, "inactive"))
+
+    given: list[str] = []
+
+    def storm(name: str) -> None:
+        locked.wait()
+        given.extend(plugin.add(f"{name}-{number}") for number in range(10))
+
+    threads = [threading.Thread(target=storm, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    service.boot(tree.node, Storm(), Kept())
+    for thread in threads:
+        thread.join()
+    assert len(given) == len(set(given)) == 40
+    assert set(given) <= tree.leases()
+
+
+def test_the_protocol_has_one_socket() -> None:
+    assert journald.SOCKET == "/run/systemd/journal/socket"
+    assert THIS != OTHER

@@ -1,0 +1,118 @@
+"""What must agree: unit and command, events and catalog, modules and the import rule."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cni_lease_reset.events import MessageId
+
+TOP = Path(__file__).parent.parent
+UNIT = TOP / "packaging/systemd/cni-lease-reset.service"
+CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
+# Imports point downwards only: each module may import those of the lines below its own.
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"service", "reports"},
+    {"events", "guard", "runtime", "setaside"},
+    {"config", "marker", "leases", "bootfacts", "systemd", "journald"},
+    {"durable", "verdict", "plan"},
+    {"node"},
+    {"model", "errors"},
+    {"__init__"},
+)
+PURE = ("verdict", "plan", "model")
+
+
+def imported(module: str) -> tuple[set[str], set[str]]:
+    """Return our own modules and the foreign ones that a module imports."""
+    ours: set[str] = set()
+    foreign: set[str] = set()
+    for node in ast.walk(ast.parse((TOP / f"cni_lease_reset/{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            ours |= (
+                {node.module} if node.module else {alias.name for alias in node.names if alias.name != "__version__"}
+            )
+        elif isinstance(node, ast.ImportFrom):
+            foreign.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Import):
+            foreign |= {alias.name.partition(".")[0] for alias in node.names}
+    return ours, foreign
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in (TOP / "cni_lease_reset").glob("*.py"))
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(modules()) == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_downwards(module: str) -> None:
+    level = next(number for number, layer in enumerate(LAYERS) if module in layer)
+    below = set().union(*LAYERS[level + 1 :])
+    assert imported(module)[0] <= below
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_core_knows_no_os_and_no_clock(module: str) -> None:
+    assert imported(module)[1] <= {"enum", "typing"}
+
+
+def test_pystemd_has_one_module_and_fsync_another() -> None:
+    assert [m for m in modules() if "pystemd" in imported(m)[1]] == ["systemd"]
+    assert [m for m in modules() if "fsync(" in (TOP / f"cni_lease_reset/{m}.py").read_text()] == ["durable"]
+
+
+def test_a_clean_boot_imports_neither_yaml_nor_pystemd() -> None:
+    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import cni_lease_reset.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], text=True, capture_output=True, check=True
+    ).stdout.split()
+    assert "cni_lease_reset.service" in loaded
+    assert not {"yaml", "pystemd", "dataclasses", "pathlib", "subprocess", "difflib"} & set(loaded)
+
+
+def test_every_message_has_a_catalog_entry_and_every_entry_a_message() -> None:
+    text = CATALOG.read_text()
+    assert re.findall(r"^-- ([0-9a-f]{32})$", text, re.MULTILINE) == list(MessageId)
+    assert len(set(MessageId)) == len(MessageId)
+    assert text.count("\nSubject: ") == text.count("\nDefined-By: cni-lease-reset\n") == len(MessageId)
+    assert all(len(line) <= 76 for line in text.splitlines())
+
+
+def test_the_unit_calls_verbs_that_exist() -> None:
+    from cni_lease_reset.cli import parser
+
+    calls = re.findall(r"^Exec(?:Start|Stop)=/usr/bin/cni-lease-reset (.*)$", UNIT.read_text(), re.MULTILINE)
+    assert calls == ["boot", "shutdown"]
+    for call in calls:
+        assert parser().parse_args([call]).verb == call
+
+
+def test_systemd_takes_the_unit_without_a_warning(tmp_path: Path) -> None:
+    # The command is not installed here: let the unit name a program that is.
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/bin/cni-lease-reset ", "/usr/bin/true "))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_is_caged() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=12", str(UNIT)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_there_are_two_dependencies_at_run_time() -> None:
+    import tomllib
+
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    assert [re.split(r"[<>=]", each)[0] for each in project["dependencies"]] == ["pystemd", "PyYAML"]
