@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside
-from .errors import BusyError, ConfigError, describe
+from .errors import BusyError, ConfigError, describe, printable
 from .journald import Journal
 from .model import (
     About,
@@ -103,7 +103,7 @@ def _clear(
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     result, why = _result(found, reset, settings, judgement.verdict)
-    due = "; ".join(f"{step.network}: {step.why}" for step in steps)
+    due = "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
     return Outcome(
         boot_id,
         judgement,
@@ -122,7 +122,7 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
     if reset.refusal is not None:
         return Result.REFUSED, reset.refusal
     if failed and verdict is not Verdict.SAME_BOOT:
-        return Result.FAILED, "; ".join(f"{trouble.network}: {trouble.why}" for trouble in failed)
+        return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
     if reset.name is not None:
         return Result.CLEARED, ""
     if not any(network.leases for network in found.networks):
@@ -143,9 +143,15 @@ def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...
     skipped = [trouble for trouble in (*found.troubles, *reset.troubles) if not trouble.again]
     crowded = [network for network in found.unlisted if is_crowded(network, settings.max_kept_leases)]
     return (
-        *(Remark(About.NETWORK_SKIPPED, f"Network {each.network} is skipped: {each.why}.") for each in skipped),
         *(
-            Remark(About.NETWORK_UNLISTED, f"Network {leases.quoted(each)} leases, and no setting names it.")
+            Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
+            for each in skipped
+        ),
+        *(
+            Remark(
+                About.NETWORK_UNLISTED,
+                f"Network {printable(each.name)} holds {each.leases} leases, and no setting names it.",
+            )
             for each in crowded
         ),
     )
@@ -210,11 +216,12 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
 
     Raises :class:`BusyError`, and ``OSError`` where the marker cannot be written.
     """
+    boot_id = bootfacts.boot_id(node)
     try:
         with only_one(node) as state:
-            why_not = _not_clean(marker.read(state), bootfacts.boot_id(node), manager, journal, force=force)
+            why_not = _not_clean(marker.read(state), boot_id, manager, journal, force=force)
             if why_not is None:
-                marker.record(state, State.CLEAN, bootfacts.boot_id(node))
+                marker.record(state, State.CLEAN, boot_id)
     except FileNotFoundError:
         why_not = "there is no marker, boot never ran here"
     journal.send(events.of_shutdown(marked=why_not is None, why=why_not or "the next boot keeps the leases"))

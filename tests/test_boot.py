@@ -177,7 +177,7 @@ def test_a_network_beside_ours_is_untouched_and_counted(tree: Tree, journal: Kep
     outcome = boot(tree, journal)
     assert outcome.unlisted == (("macvlan-a", 111),)
     assert "not configured: macvlan-a 111" in journal.entries[-1].message
-    assert journal.entries[0].message == "Network macvlan-a 111 leases, and no setting names it."
+    assert journal.entries[0].message == "Network macvlan-a holds 111 leases, and no setting names it."
     assert len(tree.leases("macvlan-a")) == 111
 
 
