@@ -63,9 +63,11 @@ def verdict(outcome: Outcome) -> Entry:
     message_id, priority = _KINDS[outcome.result]
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
+    elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
+        priority = min(priority, _NOTICE)  # worth a line of its own, even where no lease leaked
     fields = (
         ("CNI_VERDICT", outcome.judgement.verdict),
-        ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}"),
+        ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
         ("CNI_RESET", outcome.reset or ""),
         *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
         ("CNI_LEASES_FOUND", str(outcome.found)),
@@ -81,18 +83,24 @@ def verdict(outcome: Outcome) -> Entry:
 def message(outcome: Outcome) -> str:
     """Say in one line how the last boot ended and what came of it."""
     lead = _LEAD[outcome.judgement.verdict]
+    others = _not_configured(outcome)
     match outcome.result:
         case Result.CLEARED:
-            return f"{lead}: {leases(outcome.cleared)} set aside as {outcome.reset}, {outcome.kept} kept."
+            return f"{lead}: {leases(outcome.cleared)} set aside as {outcome.reset}, {outcome.kept} kept{others}."
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
             return f"{lead}: the kernel never went down, pods may live; {leases(outcome.kept)} kept."
         case Result.NOTHING_DUE:
-            others = "".join(f"; not configured: {printable(name)} {number}" for name, number in outcome.unlisted)
             return f"{lead}: nothing to set aside ({outcome.why}), {leases(outcome.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
         case Result.REFUSED | Result.MISCONFIGURED:
-            return f"{lead}, nothing set aside: {outcome.why}"
+            return f"{lead}, leases kept: {outcome.why}"
+
+
+def _not_configured(outcome: Outcome) -> str:
+    """Count the leases that no setting names: a mistyped name must not be a silent no-op."""
+    counts = (f"{printable(name)} {number}" for name, number in outcome.unlisted)
+    return f"; not configured: {', '.join(counts)}" if outcome.unlisted else ""
 
 
 def leases(number: int) -> str:

@@ -16,6 +16,7 @@ from .journald import Journal
 from .model import (
     About,
     BootId,
+    ClearWhen,
     Config,
     DamagedMarker,
     Judgement,
@@ -125,8 +126,12 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
         return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
     if reset.name is not None:
         return Result.CLEARED, ""
+    if verdict is Verdict.SAME_BOOT:
+        return Result.NOTHING_DUE, "only the first run under a kernel sets leases aside"
     if not any(network.leases for network in found.networks):
         return Result.NOTHING_DUE, "no leases"
+    if verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
+        return Result.NOTHING_DUE, "no torn lease, no crowded network"
     return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
 
 

@@ -1,0 +1,75 @@
+"""A boot is a pair of directories and the journal lines expected: tests/scenarios/NN-name/{before,after,journal}.
+
+A new scenario is a `git add`, no code. An optional file `setup` says what a directory cannot hold, a line each:
+`locked PATH` (another process holds a lock), `unit NAME STATE`, `systemd silent`. In `after` and `journal` the
+time of this run is written as 20261123T061201Z and 2026-11-23T06:12:01Z. An empty directory holds a file `.keep`.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from conftest import Kept, Systemd
+
+from cni_lease_reset import service
+from cni_lease_reset.node import Node
+
+SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
+
+
+def normalised(text: str) -> str:
+    text = re.sub(r"\d{8}T\d{6}Z", "20261123T061201Z", text)
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-11-23T06:12:01Z", text)
+
+
+def picture(root: Path) -> dict[str, str]:
+    """Every file with its content; links with their target. The record under /run is `status`'s own, and left out."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = normalised(str(path.relative_to(root)))
+        if path.is_symlink():
+            found[name] = f"-> {os.readlink(path)}"
+        elif path.is_file() and path.name != ".keep" and name != "run/cni-lease-reset/boot":
+            found[name] = normalised(path.read_bytes().decode("latin-1"))
+    return found
+
+
+def set_up(scenario: Path, root: Path, stack: ExitStack) -> Systemd:
+    systemd = Systemd()
+    setup = scenario / "setup"
+    for line in setup.read_text().splitlines() if setup.exists() else ():
+        match line.split():
+            case ["locked", path]:
+                file = stack.enter_context((root / path).open())
+                fcntl.flock(file, fcntl.LOCK_EX)
+            case ["unit", name, state]:
+                systemd.states[name] = state
+            case ["systemd", "silent"]:
+                systemd.down, systemd.remark = None, "D-Bus cannot be reached; there is no systemctl"
+            case _:
+                raise AssertionError(f"{setup}: {line}")
+    return systemd
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_a_boot_leaves_what_is_expected(scenario: Path, tmp_path: Path) -> None:
+    root = tmp_path / "node"
+    shutil.copytree(scenario / "before", root, symlinks=True)
+    for keep in root.rglob(".keep"):
+        keep.unlink()
+    for config in root.glob("etc/cni-lease-reset/*"):
+        config.chmod(0o644)  # whatever the umask of the checkout
+    journal = Kept()
+    with ExitStack() as stack:
+        service.boot(Node(str(root)), set_up(scenario, root, stack), journal)
+    lines = "".join(f"<{entry.priority}>{normalised(entry.message)}\n" for entry in journal.entries)
+    assert lines == (scenario / "journal").read_text()
+    assert picture(root) == picture(scenario / "after")
+
+
+def test_there_are_scenarios() -> None:
+    assert len(SCENARIOS) >= 15
