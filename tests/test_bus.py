@@ -1,0 +1,53 @@
+"""The real pystemd on a real bus daemon; a stand-in answers in systemd's name, for no systemd runs under a test."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cni_lease_reset.systemd import Answer, Systemd
+
+STAND_IN = str(Path(__file__).parent / "stand_in_systemd.py")
+
+
+@contextmanager
+def running(*command: str) -> Iterator[None]:
+    """Run a program from its first line of output on, and end it."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline()
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    address = f"unix:path={tmp_path}/bus"
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    with running("dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={address}", "--print-address"):
+        yield address
+
+
+def test_all_units_are_asked_in_one_call(address: str) -> None:
+    with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active"):
+        states = Systemd().unit_states(["rke2-server.service", "k3s.service"])
+    assert states == Answer({"rke2-server.service": "active", "k3s.service": "inactive"})
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "down"),
+    [
+        ("running", "shutdown.target#0", False),
+        ("stopping", "shutdown.target#0", True),
+        ("starting", "shutdown.target#17", True),
+        ("degraded", "multi-user.target#1", False),
+    ],
+)
+def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
+    with running(sys.executable, STAND_IN, address, state, job):
+        assert Systemd().going_down() == Answer(down)

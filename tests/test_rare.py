@@ -1,0 +1,290 @@
+"""What seldom happens: disks that are full or read-only, records that cannot be read, files that vanish."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import OTHER, THIS, Kept, Systemd, Tree
+
+from cni_lease_reset import durable, events, leases, reports, runtime, service, setaside
+from cni_lease_reset.errors import describe, printable
+from cni_lease_reset.model import BootId, Config, DamagedMarker, Outcome
+from cni_lease_reset.systemd import NoSystemd
+
+NEXT = BootId("33333333-3333-4333-8333-333333333333")
+
+
+def failing(name: str, monkeypatch: pytest.MonkeyPatch, when: Callable[[tuple[object, ...]], bool], code: int) -> None:
+    """Let one call of ``os`` fail as a full or broken disk would, where the condition holds."""
+    real = getattr(os, name)
+
+    def call(*arguments: object, **options: object) -> object:
+        if when(arguments):
+            raise OSError(code, os.strerror(code), str(arguments[0]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, name, call)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EXDEV])
+def test_a_lease_that_cannot_be_moved_fails_the_boot_and_the_next_one_tries_again(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    with monkeypatch.context() as broken:
+        failing("rename", broken, lambda arguments: arguments[0] == "10.52.0.3", code)
+        assert service.boot(tree.node, Systemd(), journal).result == "failed"
+    assert journal.verdicts[0]["CNI_LEASES_CLEARED"] in ("0", "1")
+    assert tree.leases() | tree.set_aside() == {"10.52.0.2", "10.52.0.3"}
+    assert OTHER in tree.marker()
+    tree.next_kernel(NEXT)
+    assert service.boot(tree.node, Systemd(), journal).judgement.verdict == "unclean"
+    assert tree.set_aside() == {"10.52.0.2", "10.52.0.3"}
+
+
+@pytest.mark.parametrize("name", ["fsync", "rename"])
+def test_a_marker_that_cannot_be_written_fails_the_boot(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    real = durable.replace
+
+    def replace(parent: int, file: str, content: bytes) -> None:
+        with monkeypatch.context() as broken:
+            if file == "marker":
+                failing(name, broken, lambda _arguments: True, errno.ENOSPC)
+            real(parent, file, content)
+
+    monkeypatch.setattr(durable, "replace", replace)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert "the marker cannot be written" in outcome.why
+    assert OTHER in tree.marker()
+    assert not (tree.state / "marker.new").exists()
+
+
+@pytest.mark.parametrize("verdict", ["clean", "running"])
+def test_on_a_full_disk_a_clean_mark_is_removed_and_any_other_stays(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    tree.mark(verdict)
+    real = os.open
+
+    def full(path: str, flags: int, *rest: object, **options: object) -> int:
+        if flags & os.O_CREAT and not os.path.exists(f"/proc/self/fd/{options.get('dir_fd')}/{path}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return real(path, flags, *rest, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", full)
+        outcome = service.boot(tree.node, Systemd(), journal)
+    assert outcome.result == "failed"
+    assert (tree.state / "marker").exists() is (verdict == "running")
+    tree.next_kernel(NEXT)
+    again = service.boot(tree.node, Systemd(), journal)
+    assert again.judgement.verdict == ("unknown" if verdict == "clean" else "unclean")
+
+
+def test_a_clean_mark_that_must_stay_is_an_error_of_its_own(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    failing("unlink", monkeypatch, lambda _arguments: True, errno.EROFS)
+    failing("rename", monkeypatch, lambda _arguments: True, errno.EROFS)
+    service.boot(tree.node, Systemd(), journal)
+    stuck = journal.entries[0]
+    assert (stuck.message_id, stuck.priority) == (events.MessageId.MARKER_STUCK, 3)
+    assert stuck.message == "The clean mark cannot be used up: 'marker': Read-only file system"
+
+
+def test_an_outcome_that_cannot_be_kept_is_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "boot.new")
+
+    monkeypatch.setattr(runtime, "finish", refuse)
+    assert service.boot(tree.node, Systemd(), journal).result == "nothing-due"
+    assert "cannot be kept for status: 'boot.new': No space left on device, ignoring" in journal.entries[0].message
+
+
+def test_old_resets_that_cannot_be_removed_are_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.config("keep_resets: 1\n")
+    for number in (1, 2):
+        (tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net").mkdir(parents=True)
+    failing("rmdir", monkeypatch, lambda _arguments: True, errno.EIO)
+    service.boot(tree.node, Systemd(), journal)
+    assert journal.entries[-1].message == "Old resets cannot be removed: 'net': Input/output error, ignoring"
+
+
+def test_at_most_so_many_old_files_are_removed_a_boot(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setaside, "MOST_REMOVED", 3)
+    for number in range(1, 5):
+        folder = tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net"
+        folder.mkdir(parents=True)
+        for lease in range(5):
+            (folder / f"10.52.0.{lease}").touch()
+    service.boot(tree.node, Systemd(), journal)
+    assert len(tree.set_aside()) == 5
+    assert sum(path.is_file() for path in (tree.state / "set-aside").rglob("*")) == 17
+    tree.next_kernel(NEXT)
+    service.boot(tree.node, Systemd(), journal)
+    assert sorted(path.name[0] for path in (tree.state / "set-aside").iterdir()) == ["2", "3", "4"]
+
+
+def test_a_second_reset_is_numbered_after_the_first_whatever_the_clock_says(tree: Tree, journal: Kept) -> None:
+    (tree.state / "set-aside/9-20991231T235959Z-22222222").mkdir(parents=True)
+    (tree.state / "set-aside/notes").mkdir()
+    tree.lease("10.52.0.2")
+    assert str(service.boot(tree.node, Systemd(), journal).reset).startswith("10-")
+
+
+@pytest.mark.parametrize("lock", ["symlink", "directory"])
+def test_a_lock_that_is_no_file_is_skipped(tree: Tree, journal: Kept, lock: str) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    victim = tree.root / "victim"
+    if lock == "symlink":
+        (tree.network / "lock").symlink_to(victim)
+    else:
+        (tree.network / "lock").mkdir()
+    service.boot(tree.node, Systemd(), journal)
+    assert journal.entries[0].message_id == events.MessageId.NETWORK_SKIPPED
+    assert not victim.exists()
+    assert tree.leases() == {"10.52.0.2"}
+
+
+def test_a_symlinked_data_directory_is_not_followed(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    elsewhere = tree.root / "elsewhere/k8s-pod-network/10.52.0.2"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.touch()
+    tree.data.symlink_to(tree.root / "elsewhere")
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, elsewhere.exists()) == ("failed", True)
+    assert "Not a directory, or a symbolic link" in outcome.why
+
+
+def test_a_network_that_cannot_be_listed_fails_and_the_others_are_done(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.lease("10.53.0.2", network="cbr0")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "k8s-pod-network", errno.EIO)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, outcome.cleared) == ("failed", 1)
+
+
+def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    real = durable.read
+
+    def read(parent: int, name: str, limit: int) -> bytes:
+        if name == "10.52.0.2":
+            os.unlink(name, dir_fd=parent)
+        return real(parent, name, limit)
+
+    monkeypatch.setattr(durable, "read", read)
+    assert leases.survey(tree.node, Config()).networks[0].leases == 1
+
+
+def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, journal: Kept) -> None:
+    tree.config("data_dir: /data/cni/nets\n")
+    lease = tree.root / "data/cni/nets/k8s-pod-network/10.52.0.2"
+    lease.parent.mkdir(parents=True)
+    lease.touch()
+    reset = service.boot(tree.node, Systemd(), journal).reset
+    assert (tree.root / f"data/cni/cni-lease-reset/set-aside/{reset}/k8s-pod-network/10.52.0.2").exists()
+
+
+RECORDS = [b"", b"[]", b"{}", b'{"boot_id": 1, "x": 2}', b"\xff", b"[" * 100_000, b'{"boot_id": "x", "verdict": "odd"}']
+
+
+@pytest.mark.parametrize("content", RECORDS)
+def test_a_record_that_cannot_be_read_is_this_boots(tree: Tree, journal: Kept, content: bytes) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    (tree.root / "run/cni-lease-reset").mkdir(parents=True)
+    (tree.root / "run/cni-lease-reset/boot").write_bytes(content)
+    assert service.boot(tree.node, Systemd(), journal).judgement.verdict == "same-boot"
+    assert tree.leases() == {"10.52.0.2"}
+    assert "not known: /run/cni-lease-reset/boot" in reports.as_text(reports.gather(tree.node))
+
+
+def test_an_outcome_survives_its_record(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.lease("10.60.0.1", network="other")
+    outcome = service.boot(tree.node, Systemd(remark="no bus"), journal)
+    assert runtime.read(tree.node) == outcome
+    assert json.loads(reports.as_json(reports.gather(tree.node)))["boot"]["leases"]["cleared"] == 1
+
+
+def test_status_says_what_it_could_not_read(tree: Tree) -> None:
+    (tree.root / "proc/sys/kernel/random/boot_id").unlink()
+    tree.data.parent.mkdir(parents=True)
+    tree.data.write_text("")
+    tree.state.write_text("")
+    text = reports.as_text(reports.gather(tree.node))
+    assert text.count("Not read: ") == 4
+    assert "Marker      damaged: its directory cannot be read" in text
+
+
+def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
+    assert "none: the next boot will set every lease aside" in reports.as_text(reports.gather(tree.node))
+    runtime.begin(tree.node, THIS)
+    assert "boot began and did not end" in reports.as_text(reports.gather(tree.node))
+    runtime.begin(tree.node, OTHER)
+    assert "the record under /run is of another boot" in reports.as_text(reports.gather(tree.node))
+    tree.mark("clean")
+    tree.lease("10.60.0.1", network="other")
+    assert "clean since 2026-11-23T06:12:01Z (another boot, 22222222)" in reports.as_text(reports.gather(tree.node))
+    assert "not configured: other 1" in reports.as_text(reports.gather(tree.node))
+    (tree.state / "marker").write_text("")
+    report = reports.gather(tree.node)
+    assert "damaged: it is empty" in reports.as_text(report)
+    assert json.loads(reports.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
+    (tree.state / "marker").unlink()
+    assert json.loads(reports.as_json(reports.gather(tree.node)))["marker"] == {"state": "none"}
+
+
+def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:
+    assert service.rehearse(tree.node, NoSystemd()).endswith("Nothing to set aside.")
+
+
+def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:
+    tree.lease("10.52.0.2")
+    assert service.boot(tree.node, NoSystemd(), journal).result == "cleared"
+    assert not service.shutdown(tree.node, NoSystemd(), journal)
+
+
+def test_what_others_wrote_is_never_printed_raw() -> None:
+    assert printable("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
+    assert describe(OSError(errno.EIO, "Input/output error", "a\nb")) == "'a\\nb': Input/output error"
+    assert describe(OSError("odd")) == "odd"
+
+
+def test_a_marker_of_a_directory_is_damaged_and_told_at_each_boot(tree: Tree, journal: Kept) -> None:
+    (tree.state / "marker").mkdir(parents=True)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.judgement.verdict, outcome.result) == (DamagedMarker.__name__.lower()[:7], "failed")
+    assert isinstance(runtime.read(tree.node), Outcome)
+
+
+def test_a_file_on_the_way_is_named_with_its_whole_path(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("")
+    with pytest.raises(NotADirectoryError) as caught, durable.directory("/var/lib", root=str(tmp_path)):
+        pass
+    assert caught.value.filename == f"{tmp_path}/var"
