@@ -17,7 +17,7 @@ test: lint ## Run all tests but the virtual machines'
 	@$(RUN)/coverage erase
 	@$(RUN)/coverage run -m pytest -q
 	@$(RUN)/coverage combine -q
-	@$(RUN)/coverage report --show-missing --skip-covered
+	@$(RUN)/coverage report --show-missing --skip-covered --fail-under=100
 
 lint: $(READY) ## Check style and types
 	@$(RUN)/ruff check -q

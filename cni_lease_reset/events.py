@@ -93,8 +93,7 @@ def message(outcome: Outcome) -> str:
             return f"{lead}: nothing to set aside ({outcome.why}), {leases(outcome.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
-        case Result.REFUSED | Result.MISCONFIGURED:
-            return f"{lead}, leases kept: {outcome.why}"
+    return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured
 
 
 def _not_configured(outcome: Outcome) -> str:

@@ -100,15 +100,14 @@ def _marker_json(reading: Reading) -> dict[str, str]:
             return {"state": state, "boot_id": boot_id, "since": since}
         case NoMarker():
             return {"state": "none"}
-        case DamagedMarker(why=why):
-            return {"state": "damaged", "reason": why}
+    return {"state": "damaged", "reason": reading.why}
 
 
 def as_text(report: Report) -> str:
     """Write the report for people, at 80 columns."""
     rows = [
         *_record_rows(report),
-        ("Marker", _marker_text(report)),
+        ("Marker", _marker_text(report.reading, report.boot_id)),
     ]
     lines = [f"{label:<12}{text}" for label, text in rows]
     lines += ["", f"{'Network':<36}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}"]
@@ -142,12 +141,11 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
             return (("Last boot", "not judged: the record under /run is of another boot"),)
 
 
-def _marker_text(report: Report) -> str:
-    match report.reading:
+def _marker_text(reading: Reading, this: BootId | None) -> str:
+    match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
-            whose = "this boot" if boot_id == report.boot_id else f"another boot, {boot_id[:8]}"
+            whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
             return f"{state} since {since} ({whose})"
         case NoMarker():
             return "none: the next boot will set every lease aside"
-        case DamagedMarker(why=why):
-            return f"damaged: {why}"
+    return f"damaged: {reading.why}"

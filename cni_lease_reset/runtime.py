@@ -45,13 +45,10 @@ def read(node: Node) -> Outcome | Began | Unreadable | None:
 
 def ran(node: Node, boot_id: BootId) -> bool:
     """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
-    match read(node):
-        case None:
-            return False
-        case Unreadable():
-            return True
-        case Began(boot_id=recorded) | Outcome(boot_id=recorded):
-            return recorded == boot_id
+    record = read(node)
+    if record is None:
+        return False
+    return isinstance(record, Unreadable) or record.boot_id == boot_id
 
 
 def begin(node: Node, boot_id: BootId) -> None:

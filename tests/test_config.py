@@ -60,7 +60,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
         ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
-        ("metrics_file: /x\n", "config.yaml:1: metrics_file: must end in .prom, or node_exporter does not read it"),
+        ("metrics_file: /x\n", "config.yaml:1: metrics_file: no metrics are written by this version yet: leave it out"),
         ("- networks\n", "config.yaml:1: must hold settings like 'clear_when: always'"),
         (
             "networks:\n\t- a\n",
@@ -112,7 +112,7 @@ def test_an_empty_file_is_the_defaults(text: str) -> None:
 
 def test_what_is_printed_is_a_configuration_again() -> None:
     settings = config.parse(
-        b"networks: ['k8s-*', a]\nmax_kept_leases: null\ndata_dir: /data/cni/networks\nclear_when: always\n"
+        b"networks: ['k8s-*', a]\nmax_kept_leases: null\ndata_dir: /data/cni/networks\nclear_when: always\nmetrics_file: null\n"
     )
     printed = config.render(settings)
     assert config.parse(printed.encode()).config == settings.config

@@ -5,14 +5,16 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from conftest import OTHER, THIS, Kept, Systemd, Tree
 
-from cni_lease_reset import durable, events, leases, reports, runtime, service, setaside
+from cni_lease_reset import cli, durable, events, leases, reports, runtime, service, setaside
 from cni_lease_reset.errors import describe, printable
-from cni_lease_reset.model import BootId, Config, Outcome
+from cni_lease_reset.model import BootId, Config, Marker, Outcome, State
 from cni_lease_reset.systemd import NoSystemd
+from cni_lease_reset.verdict import judge
 
 NEXT = BootId("33333333-3333-4333-8333-333333333333")
 
@@ -284,3 +286,44 @@ def test_a_file_on_the_way_is_named_with_its_whole_path(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError) as caught, durable.directory("/var/lib", root=str(tmp_path)):
         pass
     assert caught.value.filename == f"{tmp_path}/var"
+
+
+def test_several_networks_go_into_one_reset(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.lease("10.53.0.2", network="cbr0")
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.cleared, len(list((tree.state / "set-aside").iterdir()))) == (2, 1)
+
+
+def test_a_shutdown_without_a_marker_changes_nothing(tree: Tree, journal: Kept) -> None:
+    tree.state.mkdir(parents=True)
+    assert not service.shutdown(tree.node, Systemd(), journal)
+    assert journal.entries[-1].message == "Marker left as it is: there is no marker, boot did not complete."
+    assert not (tree.state / "marker").exists()
+
+
+def test_a_shutdown_that_cannot_write_ends_in_74_with_one_line(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.boot(tree.node, Systemd(), journal)
+    before = tree.marker()
+    failing("rename", monkeypatch, lambda _arguments: True, errno.EIO)
+    assert cli.main(["--root", str(tree.root), "shutdown", "--force"]) == 74
+    assert capsys.readouterr().err == "cni-lease-reset: 'marker.new': Input/output error\n"
+    assert tree.marker() == before
+
+
+def test_a_dry_run_of_the_command_prints_its_answer(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    assert cli.main(["--root", str(tree.root), "boot", "--dry-run"]) == 0
+    assert "Would set aside: all leases of k8s-pod-network (unclean shutdown)." in capsys.readouterr().out
+    assert tree.leases() == {"10.52.0.2"}
+
+
+def test_a_state_that_nobody_knows_is_no_verdict() -> None:
+    with pytest.raises(AssertionError):
+        judge(cast(Marker, object()), THIS, ran_before=False)
+    with pytest.raises(AssertionError):
+        judge(Marker(cast(State, "odd"), OTHER, ""), THIS, ran_before=False)
