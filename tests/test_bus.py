@@ -10,6 +10,7 @@ import pytest
 
 from cni_lease_reset.systemd import Answer, Systemd
 
+TOP = Path(__file__).parent.parent
 STAND_IN = str(Path(__file__).parent / "stand_in_systemd.py")
 
 
@@ -51,3 +52,16 @@ def test_all_units_are_asked_in_one_call(address: str) -> None:
 def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
         assert Systemd().going_down() == Answer(down)
+
+
+def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
+    code = (
+        "from cni_lease_reset import config, systemd\n"
+        "config.parse(b'keep_resets: 5')\n"
+        "print(systemd.Systemd().unit_states(['k3s.service']), systemd.Systemd().going_down())\n"
+    )
+    with running(sys.executable, STAND_IN, address, "stopping", "k3s.service=active"):
+        command = ["/usr/bin/python3", "-c", code]
+        done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
+    expected = "Answer(value={'k3s.service': 'active'}, remark=None) Answer(value=True, remark=None)\n"
+    assert (done.stdout, done.stderr) == (expected, "")
