@@ -1,19 +1,36 @@
-"""Facts of this boot: the kernel's boot id, and the pods that live."""
+"""Facts of this boot: the kernel's boot id, and the containers that live."""
 
 import os
-from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .model import BootId
 from .node import Node
 
+KUBERNETES: Final = "k8s.io"  # containerd's namespace of Kubernetes' pods
+# CRI-O and podman run their containers below conmon: no shim, and no id on its command line to rely on.
+_OTHER_ENGINES: Final = (b"conmon", b"conmonrs", b"crio")
 
-class Pods(NamedTuple):
-    """What a scan of /proc saw."""
 
-    sandboxes: tuple[str, ...] = ()  # ids of living pod sandboxes
-    unproven: str | None = None  # why finding none proves nothing
+class Shim(NamedTuple):
+    """A process that holds a sandbox of containerd's, as its command line tells."""
+
+    namespace: str
+    sandbox: str | None
+    address: str | None  # the socket of its containerd
+
+
+class Processes(NamedTuple):
+    """What a scan of /proc saw of containers."""
+
+    shims: tuple[Shim, ...] = ()
+    other_engines: tuple[str, ...] = ()
+    unproven: str | None = None  # why seeing nothing proves nothing
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """The ids of Kubernetes' living pod sandboxes."""
+        return tuple(shim.sandbox or "?" for shim in self.shims if shim.namespace == KUBERNETES)
 
 
 def boot_id(node: Node) -> BootId:
@@ -22,17 +39,19 @@ def boot_id(node: Node) -> BootId:
         return BootId(file.read().strip())
 
 
-def living_pods(node: Node) -> Pods:
-    """Find the living pods of Kubernetes by their containerd shims; they outlive RKE2, and containerd too."""
+def processes(node: Node) -> Processes:
+    """Find the living containers by their shims; they outlive RKE2, and containerd too."""
     proc = node.path("/proc")
     # hidepid= hides other processes from a root without capabilities; PID 1 is there always.
     if node.is_this_machine and not os.path.isdir(f"{proc}/1"):
-        return Pods(unproven="the processes of this machine are hidden from us (is /proc mounted with hidepid?)")
+        return Processes(unproven="the processes of this machine are hidden from us (is /proc mounted with hidepid?)")
     try:
         commands = [_command(proc, pid) for pid in os.listdir(proc) if pid.isdecimal()]
     except OSError as error:
-        return Pods(unproven=f"the processes of this machine cannot be listed: {error.strerror}")
-    return Pods(tuple(sandbox for command in commands for sandbox in _sandbox(command)))
+        return Processes(unproven=f"the processes of this machine cannot be listed: {error.strerror}")
+    programs = [(os.path.basename(command[0]), command) for command in commands if command]
+    shims = tuple(_shim(command) for program, command in programs if program.startswith(b"containerd-shim"))
+    return Processes(shims, tuple(program.decode() for program, _ in programs if program in _OTHER_ENGINES))
 
 
 def _command(proc: str, pid: str) -> list[bytes]:
@@ -43,10 +62,7 @@ def _command(proc: str, pid: str) -> list[bytes]:
         return []
 
 
-def _sandbox(command: list[bytes]) -> Iterator[str]:
-    """Yield the sandbox id of a shim of Kubernetes: ``containerd-shim-… -namespace k8s.io -id …``."""
-    if not command or not os.path.basename(command[0]).startswith(b"containerd-shim"):
-        return
-    options = dict(pairwise(command))
-    if options.get(b"-namespace") == b"k8s.io":
-        yield os.fsdecode(options.get(b"-id", b"?"))
+def _shim(command: list[bytes]) -> Shim:
+    """Read ``containerd-shim-… -namespace k8s.io -id … -address …``."""
+    options = {os.fsdecode(option): os.fsdecode(value) for option, value in pairwise(command)}
+    return Shim(options.get("-namespace", "?"), options.get("-id"), options.get("-address"))

@@ -4,6 +4,7 @@ In the other order a pod started between the two questions would be missed.
 """
 
 from . import bootfacts
+from .errors import printable
 from .model import About, Config, Remark
 from .node import Node
 from .systemd import Manager
@@ -20,12 +21,12 @@ def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None,
             state = answer.value.get(unit, "in an unknown state")
             if state not in _DOWN:
                 return f"{unit} is {state}, pods may live", remarks
-    pods = bootfacts.living_pods(node)
-    if pods.unproven is not None:
-        return pods.unproven, remarks
-    if pods.sandboxes:
-        others = f" and {len(pods.sandboxes) - 1} more" if len(pods.sandboxes) > 1 else ""
-        return f"pod sandbox {pods.sandboxes[0][:13]}{others} alive", remarks
+    seen = bootfacts.processes(node)
+    if seen.unproven is not None:
+        return seen.unproven, remarks
+    if seen.pods:
+        others = f" and {len(seen.pods) - 1} more" if len(seen.pods) > 1 else ""
+        return f"pod sandbox {printable(seen.pods[0][:13])}{others} alive", remarks
     return None, remarks
 
 

@@ -158,21 +158,21 @@ def test_a_real_process_is_seen_and_hidden_ones_prove_nothing(tmp_path: Path, mo
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert SANDBOX in bootfacts.living_pods(Node("/")).sandboxes
+        assert SANDBOX in bootfacts.processes(Node("/")).pods
         process.communicate(b"\n")
-    assert SANDBOX not in bootfacts.living_pods(Node("/")).sandboxes
+    assert SANDBOX not in bootfacts.processes(Node("/")).pods
     monkeypatch.setattr(os.path, "isdir", lambda path: path != "/proc/1")
     assert "hidden" in str(guard.objection(Node("/"), Config(), Systemd())[0])
 
 
 def test_a_proc_that_cannot_be_listed_proves_nothing(tree: Tree) -> None:
     (tree.root / "proc").rename(tree.root / "gone")
-    assert "cannot be listed" in str(bootfacts.living_pods(tree.node).unproven)
+    assert "cannot be listed" in str(bootfacts.processes(tree.node).unproven)
 
 
 def test_a_process_that_ends_meanwhile_is_no_pod(tree: Tree) -> None:
     (tree.root / "proc/99").mkdir()
-    assert bootfacts.living_pods(tree.node) == bootfacts.Pods()
+    assert bootfacts.processes(tree.node) == bootfacts.Processes()
 
 
 def test_several_pods_are_counted(tree: Tree) -> None:

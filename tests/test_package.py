@@ -19,6 +19,7 @@ LAYERS = (
     {"cli"},
     {"service", "reports"},
     {"events", "guard", "runtime", "setaside"},
+    {"sandboxes"},
     {"config", "marker", "leases", "bootfacts", "systemd", "journald"},
     {"durable", "verdict", "plan"},
     {"node"},
