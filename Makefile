@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format vm-test clean
+.PHONY: help demo test lint format rpm vm-test clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,9 @@ lint: $(READY) ## Check style and types
 format: $(READY) ## Format the code
 	@$(RUN)/ruff format -q
 	@$(RUN)/ruff check -q --fix
+
+rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer release)
+	@RELEASE="$(RELEASE)" packaging/rpm/build
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 	@PYTHON="$(CURDIR)/$(RUN)/python" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
