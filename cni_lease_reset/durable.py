@@ -48,13 +48,25 @@ def _naming(path: str, error: OSError) -> OSError:
     return OSError(error.errno, what, path)
 
 
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the file in the error of a call that knows only its descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = name
+        raise
+
+
 def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", name)
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        return os.read(fd, limit)
+        with _named(name):
+            return os.read(fd, limit)
     finally:
         os.close(fd)
 
@@ -66,7 +78,7 @@ def replace(parent: int, name: str, content: bytes) -> None:
         os.unlink(temporary, dir_fd=parent)  # left by a crash: nobody else writes here
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
     try:
-        with open(fd, "wb") as file:
+        with _named(temporary), open(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(fd, 0o644)  # whatever the umask: status is for everybody
@@ -76,10 +88,12 @@ def replace(parent: int, name: str, content: bytes) -> None:
         with suppress(OSError):  # the first error is the one to tell; what stays is removed by the next write
             os.unlink(temporary, dir_fd=parent)
         raise
-    os.fsync(parent)  # or the crash may undo the rename
+    with _named(name):
+        os.fsync(parent)  # or the crash may undo the rename
 
 
 def remove(parent: int, name: str) -> None:
     """Remove a file for good; needs no space on the disk."""
     os.unlink(name, dir_fd=parent)
-    os.fsync(parent)  # or the crash may bring it back
+    with _named(name):
+        os.fsync(parent)  # or the crash may bring it back

@@ -1,5 +1,6 @@
 """The marker: strict to read, durable to write, and never clean by mistake."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_the_write_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert order == ["fsync file", "rename", "fsync directory"]
     assert [path.name for path in tmp_path.iterdir()] == ["marker"]
     assert (tmp_path / "marker").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_call_that_knows_only_a_descriptor_fails_with_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with durable.directory("/", root=str(tmp_path)) as state, pytest.raises(OSError, match=r"'marker\.new'"):
+        marker.record(state, State.RUNNING, THIS)
 
 
 def test_a_left_over_temporary_file_or_link_is_replaced(tmp_path: Path) -> None:
