@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm vm-test clean
+.PHONY: help demo test lint format rpm vm-test fault-test clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,9 @@ rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer 
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 	@PYTHON="$(CURDIR)/$(RUN)/python" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
+
+fault-test: $(READY) ## Crash, break and fuzz it at length, and write docs/RELIABILITY.md
+	@FAULT_TEST_LONG=1 $(RUN)/pytest -q tests/faults
 
 clean: ## Remove all that was made here
 	rm -rf $(VENV) .cache dist build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
