@@ -1,9 +1,10 @@
-"""Answers ListUnitsByNames and SystemState in systemd's name, as org.freedesktop.systemd1(5) says.
+"""Answers what we and systemctl ask, in systemd's name, as org.freedesktop.systemd1(5) says.
 
 A process of its own, for pystemd holds the interpreter while it waits. Arguments: address, SystemState, and
 ``unit=ActiveState`` or ``unit#job`` for each unit that is not inactive or has a job.
 """
 
+import re
 import sys
 
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, new_method_call, new_method_return
@@ -13,14 +14,31 @@ BUS = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesk
 
 
 def answer(message: Message, system_state: str, states: dict[str, str], jobs: dict[str, int]) -> Message:
-    """Answer one call."""
-    if message.header.fields[HeaderFields.member] == "Get":
+    """Answer one call: ours, or the one of ``systemctl show``."""
+    member = message.header.fields[HeaderFields.member]
+    if member == "Get":
         return new_method_return(message, "v", (("s", system_state),))
+    if member == "GetAll":
+        name = unit_of(message.header.fields[HeaderFields.path])
+        job = (jobs.get(name, 0), "/j")
+        properties = {
+            "SystemState": ("s", system_state),
+            "Id": ("s", name),
+            "LoadState": ("s", "loaded"),
+            "ActiveState": ("s", states.get(name, "inactive")),
+            "Job": ("(uo)", job),
+        }
+        return new_method_return(message, "a{sv}", (properties,))
     rows = [
         (name, "", "loaded", states.get(name, "inactive"), "dead", "", "/u", jobs.get(name, 0), "", "/j")
         for name in message.body[0]
     ]
     return new_method_return(message, "a(ssssssouso)", (rows,))
+
+
+def unit_of(path: str) -> str:
+    """Take the unit's name out of an object path, ``/org/freedesktop/systemd1/unit/k3s_2eservice``."""
+    return re.sub("_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), path.rpartition("/")[2])
 
 
 def main() -> None:

@@ -1,36 +1,67 @@
-"""The package, built as `make rpm` builds it."""
+"""The package, built as `make rpm` builds it, and installed with rpm where nothing else of ours is."""
 
 import re
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import OTHER, Tree
+from test_bus import STAND_IN, running
 
 from cni_lease_reset import __version__
 
 TOP = Path(__file__).parent.parent
-SPEC = TOP / "packaging/rpm/cni-lease-reset.spec"
+RPM = TOP / "packaging/rpm"
+INSTALL = "rpm --install --nodeps /run/package.rpm 2>/run/install.log"
 
 
 def output(*command: str | Path) -> str:
     return subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=True).stdout
 
 
-def build(release: str) -> tuple[Path, Path]:
-    """Build both packages; a release of the tests' own leaves those of `make rpm` alone."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RELEASE": release}
-    subprocess.run([TOP / "packaging/rpm/build"], env=environment, capture_output=True, check=True)
-    package, source = (next((TOP / "dist").glob(f"*-{release}*.{kind}.rpm")) for kind in ("noarch", "src"))
-    return package, source
+def build(folder: Path, release: str = "") -> Path:
+    """Build both packages into a folder and return the path of the binary one."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DIST": str(folder), "RELEASE": release}
+    subprocess.run([RPM / "build"], env=environment, capture_output=True, check=True)
+    return next(folder.glob("*.noarch.rpm"))
 
 
 @pytest.fixture(scope="module")
-def package() -> Iterator[Path]:
-    package, source = build("0.test")
-    yield package
-    package.unlink()
-    source.unlink()
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def source(package: Path) -> Path:
+    return next(package.parent.glob("*.src.rpm"))
+
+
+@pytest.fixture
+def machine(package: Path) -> Iterator[Tree]:
+    """A machine of its own, for :func:`run`, with the package at hand. (A short path, for it will hold sockets.)"""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # rpm syncs its database
+        tree = Tree(Path(directory))
+        (tree.root / "run").mkdir(exist_ok=True)
+        (tree.root / "var").mkdir()
+        shutil.copy(package, tree.root / "run/package.rpm")
+        yield tree
+
+
+def run(machine: Tree, *script: str) -> subprocess.CompletedProcess[str]:
+    command: list[str | Path] = [TOP / "tests/clean-tree", machine.root, "\n".join(script)]
+    return subprocess.run(command, text=True, capture_output=True, check=False)
+
+
+def answer(machine: Tree, *script: str) -> str:
+    done = run(machine, INSTALL, *script)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def test_the_scriptlets_hold_no_macro_that_nobody_expanded(package: Path) -> None:
@@ -39,11 +70,231 @@ def test_the_scriptlets_hold_no_macro_that_nobody_expanded(package: Path) -> Non
     assert "%" not in scripts
 
 
-def test_the_same_commit_gives_the_same_package(package: Path) -> None:
-    source = package.with_name(package.name.replace(".noarch.", ".src."))
-    before = [path.read_bytes() for path in (package, source)]
-    assert [path.read_bytes() for path in build("0.test")] == before
+def test_no_scriptlet_restarts_anything(package: Path) -> None:
+    assert "restart" not in output("rpm", "-qp", "--scripts", package)
+
+
+def test_the_same_commit_gives_the_same_packages(package: Path, source: Path, tmp_path: Path) -> None:
+    again = build(tmp_path)
+    assert again.read_bytes() == package.read_bytes()
+    assert (tmp_path / source.name).read_bytes() == source.read_bytes()
 
 
 def test_spec_and_program_are_of_one_version() -> None:
-    assert re.findall(r"^Version: +(.+)$", SPEC.read_text(), re.MULTILINE) == [__version__]
+    spec = (RPM / "cni-lease-reset.spec").read_text()
+    assert re.findall(r"^Version: +(.+)$", spec, re.MULTILINE) == [__version__]
+
+
+def test_rpmlint_has_nothing_to_say(package: Path, source: Path) -> None:
+    command: list[str | Path] = [
+        "rpmlint",
+        "--config",
+        RPM / "rpmlint.toml",
+        package,
+        source,
+        RPM / "cni-lease-reset.spec",
+    ]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert "2 packages and 1 specfiles checked; 0 errors, 0 warnings" in done.stdout, done.stdout
+
+
+def test_the_package_holds_these_files_and_no_others(package: Path) -> None:
+    listed = output(
+        "rpm", "-qp", "--qf", r"[%{FILEMODES:perms} %{FILEUSERNAME}:%{FILEGROUPNAME} %{FILENAMES}\n]", package
+    )
+    expected = """\
+drwxr-xr-x root:root /etc/cni-lease-reset
+-rw-r--r-- root:root /etc/cni-lease-reset/config.yaml
+-rwxr-xr-x root:root /usr/bin/cni-lease-reset
+drwxr-xr-x root:root /usr/lib/cni-lease-reset
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
+-rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
+-rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
+drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
+drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
+-rw-r--r-- root:root /usr/share/licenses/cni-lease-reset/LICENSE
+"""
+    home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
+    modules = [path.stem for path in (TOP / "cni_lease_reset").glob("*.py")]
+    python = [f"{home}/{module}.py" for module in modules]
+    python += [f"{home}/__pycache__/{module}.cpython-311.pyc" for module in modules]
+    # Debian's rpm puts the version into the names of the folders of documents.
+    lines = listed.replace(f"cni-lease-reset-{__version__}", "cni-lease-reset").splitlines()
+    assert sorted(lines) == sorted(expected.splitlines() + python)
+
+
+def test_an_edited_configuration_is_kept_and_it_is_the_only_one(package: Path) -> None:
+    files = output("rpm", "-qp", "--qf", r"[%{FILEFLAGS:fflags} %{FILENAMES}\n]", package).splitlines()
+    assert [line for line in files if "c" in line.split(" ")[0]] == ["cn /etc/cni-lease-reset/config.yaml"]
+
+
+def test_the_package_needs_these_and_no_others(package: Path) -> None:
+    requires = set(output("rpm", "-qp", "--requires", package).splitlines())
+    named = {line for line in requires if not line.startswith(("rpmlib(", "config("))}
+    expected = {
+        "/bin/sh",
+        "/usr/bin/python3",
+        "python3 >= 3.11",
+        "python3-pystemd",
+        "python3-pyyaml",
+        "coreutils",
+        "systemd",
+    }
+    assert named == expected
+
+
+def test_the_installed_program_runs_without_the_checkout(machine: Tree) -> None:
+    machine.mark("running", OTHER)
+    machine.lease("10.52.0.2")
+    node = machine.root / "var/node"
+    shutil.copytree(machine.root, node, ignore=shutil.ignore_patterns("node", "package.rpm"))
+    script = (
+        "cni-lease-reset --version",
+        "cni-lease-reset config",
+        "cni-lease-reset --root /var/node boot 2>&1",
+        "ls /",
+    )
+    lines = answer(machine, *script).splitlines()
+    assert lines[0] == f"cni-lease-reset {__version__}"
+    assert lines[1] == "networks: [k8s-pod-network, cbr0]  # default"
+    assert any("Unclean shutdown: 1 lease set aside" in line for line in lines)
+    assert set(lines[-11:]) <= {"bin", "dev", "etc", "lib", "lib64", "proc", "root", "run", "sbin", "tmp", "usr", "var"}
+    assert "state=running" in (node / "var/lib/cni/cni-lease-reset/marker").read_text()
+
+
+def test_no_boot_compiles_even_where_the_times_of_files_were_reset(machine: Tree) -> None:
+    reset = "find /usr/lib/cni-lease-reset -exec touch --date=1970-01-01 {} +"
+    loaded = answer(machine, reset, "python3 -I -v /usr/bin/cni-lease-reset boot 2>&1")
+    ours = re.findall(r"^# code object from '?(/usr/lib/cni-lease-reset/[^']*)", loaded, re.MULTILINE)
+    assert len(ours) >= 15
+    assert [path for path in ours if not path.endswith(".pyc")] == []
+
+
+def test_the_byte_code_is_of_these_very_sources(machine: Tree) -> None:
+    code = (
+        "import importlib.util, pathlib\n"
+        'for source in pathlib.Path("/usr/lib/cni-lease-reset").rglob("*.py"):\n'
+        "    pyc = pathlib.Path(importlib.util.cache_from_source(source)).read_bytes()\n"
+        '    assert pyc[4:8] == b"\\1\\0\\0\\0", "a hash, never checked"\n'
+        "    assert pyc[8:16] == importlib.util.source_hash(source.read_bytes())\n"
+        '    print("same", source.name)\n'
+    )
+    same = answer(machine, f"python3 -c '{code}'").splitlines()
+    assert len(same) == len(list((TOP / "cni_lease_reset").glob("*.py")))
+
+
+def test_the_environment_decides_nothing(machine: Tree) -> None:
+    told = answer(
+        machine,
+        "mkdir -p /tmp/evil/cni_lease_reset",
+        "echo 'raise SystemExit(\"taken in\")' | tee /tmp/evil/argparse.py >/tmp/evil/cni_lease_reset/__init__.py",
+        "cd /tmp/evil",
+        "PYTHONPATH=/tmp/evil PYTHONHOME=/tmp/evil PYTHONSTARTUP=/tmp/evil/argparse.py cni-lease-reset --version",
+    )
+    assert told == f"cni-lease-reset {__version__}\n"
+
+
+def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
+    told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
+    assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+
+
+def test_an_update_enables_nothing_that_was_disabled_and_keeps_the_settings(machine: Tree, tmp_path: Path) -> None:
+    shutil.copy(build(tmp_path, release="2"), machine.root / "run/newer.rpm")
+    told = answer(
+        machine,
+        "systemctl --quiet disable cni-lease-reset.service 2>/dev/null",
+        "echo 'keep_resets: 7' >>/etc/cni-lease-reset/config.yaml",
+        "rpm --upgrade --nodeps /run/newer.rpm 2>/dev/null",
+        "rpm -q cni-lease-reset",
+        "systemctl is-enabled cni-lease-reset.service || :",
+        "cni-lease-reset config | grep keep_resets",
+    )
+    assert told.splitlines() == [
+        f"cni-lease-reset-{__version__}-2.noarch",
+        "disabled",
+        "keep_resets: 7  # from the file",
+    ]
+
+
+def test_removing_leaves_leases_and_state_alone(machine: Tree) -> None:
+    machine.mark("running", OTHER)
+    machine.lease("10.52.0.2")
+    look = "find /var/lib/cni -printf '%p %m %U:%G %s\\n' | sort"
+    told = answer(
+        machine,
+        "cni-lease-reset boot 2>/dev/null",
+        "touch /var/lib/cni/networks/k8s-pod-network/10.52.0.3",
+        look,
+        "echo --",
+        "rpm --erase --nodeps cni-lease-reset 2>/dev/null",
+        look,
+        "echo --",
+        "find /etc /usr /var -name '*cni*lease*'",
+    )
+    before, after, left = told.split("--\n")
+    assert "/set-aside/1-" in before
+    assert after == before
+    assert "lease" not in left.replace("/var/lib/cni/cni-lease-reset", "")
+
+
+def test_the_folder_of_cni_keeps_its_mode_and_owner(machine: Tree) -> None:
+    machine.lease("10.52.0.2")
+    cni = machine.root / "var/lib/cni"
+    cni.chmod(0o700)
+    shutil.chown(cni, 1234, 5678)
+    shutil.chown(machine.network, 1234, 5678)
+    answer(machine, "/usr/bin/mkdir -p /var/lib/cni/cni-lease-reset", "cni-lease-reset boot 2>/dev/null")
+    assert [(f"{s.st_mode:o}", s.st_uid, s.st_gid) for s in (cni.stat(), machine.network.stat())] == [
+        ("40700", 1234, 5678),
+        ("40755", 1234, 5678),
+    ]
+    assert machine.set_aside() == {"10.52.0.2"}
+
+
+@contextmanager
+def journald(machine: Tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Listen where journald does."""
+    (machine.root / "run/systemd/journal").mkdir(parents=True)
+    monkeypatch.chdir(machine.root)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("run/systemd/journal/socket")
+        listener.setblocking(False)
+        yield listener
+
+
+def received(listener: socket.socket) -> Iterator[dict[str, str]]:
+    while True:
+        try:
+            datagram = listener.recv(65536).decode()
+        except BlockingIOError:
+            return
+        yield dict(line.split("=", 1) for line in datagram.splitlines())
+
+
+@pytest.mark.parametrize("system_state", ["running", "stopping"])
+def test_without_pystemd_systemctl_answers_and_the_journal_says_so(
+    machine: Tree, monkeypatch: pytest.MonkeyPatch, system_state: str
+) -> None:
+    machine.mark("running", OTHER)
+    machine.lease("10.52.0.2")
+    (machine.root / "run/dbus").mkdir()
+    bus = f"unix:path={machine.root}/run/dbus/system_bus_socket"
+    with (
+        journald(machine, monkeypatch) as listener,
+        running("dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={bus}", "--print-address"),
+        running(sys.executable, STAND_IN, bus, system_state),
+    ):
+        away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
+        runs = "mkdir -p /run/systemd/system"  # says that systemd runs here
+        assert answer(machine, away, runs, "cni-lease-reset boot", "cni-lease-reset shutdown") == ""
+        entries = list(received(listener))
+    assert {entry["MESSAGE"] for entry in entries if "pystemd" in entry["MESSAGE"]} == {
+        "pystemd cannot be imported (No module named 'pystemd'); asked systemctl instead"
+    }
+    assert [entry["CNI_LEASES_CLEARED"] for entry in entries if "CNI_VERDICT" in entry] == ["1"]
+    assert f"state={'clean' if system_state == 'stopping' else 'running'}\n" in machine.marker()
