@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from . import __version__, events, service
-from .errors import BusyError, CniLeaseResetError, UsageError, describe
+from .errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe
 from .journald import Journal
 from .model import Result
 from .node import Node
@@ -40,21 +41,34 @@ def parser() -> argparse.ArgumentParser:
     )
     status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="for programs")
+    recover = verbs.add_parser(
+        "recover", help="set aside the leases whose container does not live, on a running node", allow_abbrev=False
+    )
+    recover.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
+    recover.add_argument("--yes", action="store_true", help="do not ask")
+    recover.add_argument("--worker", nargs="*", metavar="UNIT", help=argparse.SUPPRESS)  # for its transient unit
+    restore = verbs.add_parser("restore", help="put the leases of a reset back", allow_abbrev=False)
+    restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
     verbs.add_parser("config", help="print the effective configuration", allow_abbrev=False)
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return _status_of(lambda: _run(parser().parse_args(arguments)))
+
+
+def _status_of(run: Callable[[], int]) -> int:
     try:
-        options = parser().parse_args(arguments)
-        return _run(options)
+        return run()
     except CniLeaseResetError as error:
         return _fail(str(error), error.status)
     except OSError as error:
         return _fail(describe(error), os.EX_IOERR)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except Exception as error:  # noqa: BLE001  a fault of ours: one line and a status, never a traceback
+        return _fail(f"unexpected, please report: {_where(error)}", 1)
 
 
 def _fail(line: str, status: int) -> int:
@@ -75,6 +89,12 @@ def _run(options: argparse.Namespace) -> int:
             return _boot(node, manager)
         case "shutdown":
             return _shutdown(node, manager, force=options.force)
+        case "recover" if options.worker is not None:
+            return _work(node, tuple(options.worker))
+        case "recover":
+            return _recover(node, manager, dry_run=options.dry_run, yes=options.yes)
+        case "restore":
+            return _restore(node, manager, options.reset)
         case "status":
             return _status(node, as_json=options.json)
         case _:
@@ -108,6 +128,54 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     if force and node.is_this_machine:
         raise UsageError("--force needs --root: on this machine systemd knows whether the system goes down")
     service.shutdown(node, manager, Journal(node), force=force)
+    return os.EX_OK
+
+
+def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
+    from . import recovery, transient
+
+    found = recovery.look(node, manager)
+    print(recovery.as_text(found), end="")
+    if dry_run or not found.cleared:
+        return os.EX_OK
+    if not yes and not _confirmed():
+        raise RefusedError("nothing was changed")
+    if node.is_this_machine:
+        return transient.start(node, Systemd(), found.units, _say)
+    recovery.work(node, manager, Journal(node), _say)
+    return os.EX_OK
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("recover asks before it changes anything: without a terminal say --yes, or --dry-run")
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # somebody watches
+
+
+def _work(node: Node, units: tuple[str, ...]) -> int:
+    """Do the work of ``recover`` in its transient unit; the last line tells whoever watches how it ended."""
+    from . import transient
+
+    def run() -> int:
+        transient.work_in_unit(node, Systemd(), Journal(node), units, _say)
+        return os.EX_OK
+
+    status = _status_of(run)
+    _say(transient.last_words(units, status))
+    return status
+
+
+def _restore(node: Node, manager: Manager, reset: str) -> int:
+    from . import restoration
+
+    print(restoration.restore(node, manager, Journal(node), reset))
     return os.EX_OK
 
 

@@ -27,6 +27,12 @@ class BusyError(CniLeaseResetError):
     status = os.EX_TEMPFAIL
 
 
+class RefusedError(CniLeaseResetError):
+    """What a person asked for would not be safe now; nothing was changed."""
+
+    status = os.EX_TEMPFAIL
+
+
 class ConfigError(CniLeaseResetError):
     """The configuration cannot be used. Never answered with defaults."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from .errors import printable
 from .journald import Entry
-from .model import UNIT, About, Outcome, Remark, Result, Verdict
+from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
 
 MOST: Final = 100  # characters of a message: `systemctl status` shows it in one line
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
@@ -29,6 +29,9 @@ class MessageId(StrEnum):
     UNEXPECTED = "6b2d8f4a0c9e41738f5e1c7a3d9b0e13"
     MARKED_CLEAN = "f19c5e7b3d8a4260a4c6e8f0b2d71314"
     NOT_MARKED = "0e7a3c9f5b1d48629d8b4f6e2c0a7515"
+    RECOVERED = "b94d2e7c1f6a4380a5d3c8e1f7b09216"
+    NOT_RECOVERED = "3f8a6c0d9e2b4571b7e4f1a8c5d36017"
+    RESTORED = "d05b7f3e8c9a4126938f2d6b1e4c7a18"
 
 
 _LEAD: Final = {
@@ -136,3 +139,29 @@ def impossible(why: str) -> Entry:
     """``boot`` could not even judge: the verdict entry of a run that never came to a verdict."""
     fields = (("CNI_VERDICT", Verdict.UNKNOWN), ("CNI_REASON", why))
     return _entry(MessageId.FAILED, _ERR, f"Nothing could be judged or set aside: {why}", fields)
+
+
+def recovered(reset: Reset, *, found: int) -> Entry:
+    """Write down what ``recover`` set aside."""
+    cleared = sum(number for _, number in reset.cleared)
+    fields = (
+        ("CNI_RESET", reset.name or ""),
+        *(("CNI_NETWORK", printable(name)) for name, _ in reset.cleared),
+        ("CNI_LEASES_FOUND", str(found)),
+        ("CNI_LEASES_CLEARED", str(cleared)),
+        ("CNI_LEASES_KEPT", str(found - cleared)),
+    )
+    text = f"Recovered: {leases(cleared)} set aside as {reset.name}, {found - cleared} kept."
+    return _entry(MessageId.RECOVERED, _NOTICE, text, fields)
+
+
+def not_recovered(why: str) -> Entry:
+    """Write down why ``recover`` was refused or failed."""
+    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"Not recovered: {why}")
+
+
+def restored(reset: str, *, back: int, left: int) -> Entry:
+    """Write down what ``restore`` put back."""
+    text = f"Restored: {leases(back)} of {reset} put back, {left} left, for their addresses have leases now."
+    fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
+    return _entry(MessageId.RESTORED, _NOTICE, text, fields)

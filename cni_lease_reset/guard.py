@@ -7,9 +7,7 @@ from . import bootfacts
 from .errors import printable
 from .model import About, Config, Remark
 from .node import Node
-from .systemd import Manager
-
-_DOWN = ("inactive", "failed")
+from .systemd import DOWN, Manager
 
 
 def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None, tuple[Remark, ...]]:
@@ -19,7 +17,7 @@ def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None,
     if answer.value is not None:
         for unit in config.runtime_units:
             state = answer.value.get(unit, "in an unknown state")
-            if state not in _DOWN:
+            if state not in DOWN:
                 return f"{unit} is {state}, pods may live", remarks
     seen = bootfacts.processes(node)
     if seen.unproven is not None:

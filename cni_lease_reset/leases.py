@@ -14,7 +14,7 @@ from typing import Final
 
 from . import durable
 from .errors import describe, printable
-from .model import Config, Network, Selection, Survey, Trouble
+from .model import Config, Lease, Network, Selection, Step, Survey, Trouble
 from .node import Node
 
 _LOCK: Final = "lock"
@@ -64,56 +64,89 @@ def not_a_network(name: str) -> Trouble:
 def count(network: int, name: str) -> Network:
     """Count the leases of an open network directory, by address family and state."""
     inet = inet6 = torn_inet = torn_inet6 = 0
-    for lease, torn in _leases(network):
-        if ":" in lease:
+    for lease in read(network):
+        if ":" in lease.address:
             inet6 += 1
-            torn_inet6 += torn
+            torn_inet6 += lease.torn
         else:
             inet += 1
-            torn_inet += torn
+            torn_inet += lease.torn
     return Network(name, inet, inet6, torn_inet, torn_inet6)
 
 
-def names(network: int, selection: Selection) -> list[str]:
-    """List the leases of an open network directory that a selection means."""
-    if selection is Selection.TORN:
-        return [lease for lease, torn in _leases(network) if torn]
+def names(network: int, step: Step) -> list[str]:
+    """List the leases of an open network directory that a step means."""
+    match step.selection:
+        case Selection.ALL:
+            return _names(network)
+        case Selection.TORN:
+            return [lease.address for lease in read(network) if lease.torn]
+    return [lease.address for lease in read(network) if lease.is_leaked(step.living)]
+
+
+def _names(network: int) -> list[str]:
     with os.scandir(network) as entries:
         return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
 
 
-def _leases(network: int) -> Iterator[tuple[str, bool]]:
-    """Yield each lease and whether it is torn; a lease that a DEL removes meanwhile is left out."""
-    for lease in names(network, Selection.ALL):
+def read(network: int) -> Iterator[Lease]:
+    """Read each lease; one that a DEL removes meanwhile is left out."""
+    for name in _names(network):
         try:
-            yield lease, _is_torn(durable.read(network, lease, _LIMIT + 1))
+            yield parse(name, durable.read(network, name, _LIMIT + 1))
         except FileNotFoundError:
             continue
 
 
-def _is_torn(content: bytes) -> bool:
-    """Whether a power cut took the content; host-local never fsyncs, and file systems leave nothing, or NUL bytes."""
-    return len(content) <= _LIMIT and not content.strip(b"\0")
+def inventory(data: int, name: str) -> tuple[tuple[Lease, float], ...]:
+    """Read a network's leases in the order of their addresses, each with when it was written, in seconds."""
+    network = durable.subdirectory(data, name)
+    try:
+        found = [(lease, _written(network, lease.address)) for lease in read(network)]
+    finally:
+        os.close(network)
+    return tuple(sorted(found, key=lambda each: (":" in each[0].address, packed(each[0].address))))
+
+
+def _written(network: int, name: str) -> float:
+    try:
+        return os.stat(name, dir_fd=network, follow_symlinks=False).st_mtime
+    except FileNotFoundError:  # a DEL came in between
+        return 0.0
+
+
+def parse(name: str, content: bytes) -> Lease:
+    """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface.
+
+    It is torn where a power cut took the content; host-local never fsyncs, so nothing is left of it, or NUL bytes.
+    """
+    if len(content) > _LIMIT:
+        return Lease(name, owner=None, torn=False)
+    torn = not content.strip(b"\0")
+    return Lease(name, None if torn else os.fsdecode(content.partition(b"\n")[0].strip()), torn)
 
 
 def is_address(name: str) -> bool:
     """Whether a file name is an IP address, and so the file a lease."""
-    if not name.isascii():
-        return False
     try:
-        socket.inet_pton(socket.AF_INET6 if ":" in name else socket.AF_INET, name)
-    except OSError:
+        packed(name)
+    except (OSError, UnicodeEncodeError):
         return False
     return True
 
 
+def packed(address: str) -> bytes:
+    """Return an address as bytes, which sort by number. Raises ``OSError``, and ``UnicodeEncodeError``."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
 @contextmanager
-def locked(data: int, name: str) -> Iterator[int]:
+def locked(data: int, name: str, *, create: bool = False) -> Iterator[int]:
     """Open a network and hold host-local's own lock on it, without waiting; yields the directory's descriptor.
 
     Raises ``BlockingIOError`` while a plugin holds the lock, and ``OSError`` where there is no such directory.
     """
-    network = durable.subdirectory(data, name)
+    network = durable.subdirectory(data, name, create=create)
     try:
         # As host-local does: made where missing, and never removed. O_NONBLOCK: it may be a FIFO.
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

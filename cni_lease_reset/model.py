@@ -10,6 +10,7 @@ BootId = NewType("BootId", str)  # /proc/sys/kernel/random/boot_id: a new UUID w
 
 LEASE_RESET: Final = "cni-lease-reset"  # the command, our folders, and our name in the journal
 UNIT: Final = "cni-lease-reset.service"
+PROGRAM: Final = "/usr/bin/cni-lease-reset"  # where the package puts it, and where units find it
 
 
 class State(StrEnum):
@@ -98,6 +99,18 @@ class Network(NamedTuple):
         return self.torn_inet + self.torn_inet6
 
 
+class Lease(NamedTuple):
+    """One lease as it lies on the disk."""
+
+    address: str
+    owner: str | None  # a container id; None where the lease is torn, or too long to be one of host-local's
+    torn: bool
+
+    def is_leaked(self, living: frozenset[str]) -> bool:
+        """Whether nobody who lives owns it; what is no lease of host-local's is nobody's to judge."""
+        return self.torn or (self.owner is not None and self.owner not in living)
+
+
 class Trouble(NamedTuple):
     """Why a network was not dealt with."""
 
@@ -119,6 +132,7 @@ class Selection(StrEnum):
 
     ALL = "all"
     TORN = "torn"
+    LEAKED = "leaked"  # torn, or owned by a container that does not live
 
 
 class Step(NamedTuple):
@@ -127,6 +141,7 @@ class Step(NamedTuple):
     network: str
     selection: Selection
     why: str
+    living: frozenset[str] = frozenset()  # container ids, for LEAKED
 
 
 class About(StrEnum):

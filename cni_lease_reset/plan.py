@@ -1,6 +1,14 @@
 """Verdict, leases and policy in, what to set aside out. Pure."""
 
+from typing import Final
+
 from .model import ClearWhen, Config, Network, Selection, Step, Verdict
+
+_WHY: Final = {
+    Verdict.UNKNOWN: "no marker",
+    Verdict.DAMAGED: "damaged marker",
+    Verdict.UNCLEAN: "unclean shutdown",
+}
 
 
 def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
@@ -12,8 +20,8 @@ def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> 
 def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:
     if verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
         return None
-    if verdict is not Verdict.CLEAN:
-        return Step(network.name, Selection.ALL, f"{verdict} shutdown")
+    if verdict in _WHY:
+        return Step(network.name, Selection.ALL, _WHY[verdict])
     if config.clear_when is ClearWhen.ALWAYS:
         return Step(network.name, Selection.ALL, "clear_when: always")
     if is_crowded(network, config.max_kept_leases):

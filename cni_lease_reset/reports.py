@@ -4,7 +4,7 @@ import json
 import os
 from typing import NamedTuple
 
-from . import bootfacts, config, durable, leases, marker, runtime, setaside
+from . import bootfacts, config, durable, leases, marker, runtime, shelf
 from .errors import ConfigError, describe, printable
 from .model import BootId, Config, DamagedMarker, Marker, NoMarker, Outcome, Reading, Survey
 from .node import STATE_DIRECTORY, Node, set_aside_directory
@@ -66,7 +66,7 @@ def _resets(node: Node, settings: Config) -> tuple[tuple[str, int], ...]:
     path = set_aside_directory(settings.data_dir)
     try:
         with durable.directory(path, root=node.root) as above:
-            return tuple((name, _size(node.path(f"{path}/{name}"))) for name in reversed(setaside.resets(above)))
+            return tuple((name, _size(node.path(f"{path}/{name}"))) for name in reversed(shelf.resets(above)))
     except FileNotFoundError:
         return ()
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside
+from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside, shelf
 from .errors import BusyError, ConfigError, describe, printable
 from .journald import Journal
 from .model import (
@@ -188,7 +188,7 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
 
 def _prune(node: Node, settings: Config, journal: Journal) -> None:
     try:
-        setaside.prune(node, settings)
+        shelf.prune(node, settings)
     except OSError as error:
         remark = Remark(About.IGNORED, f"Old resets cannot be removed: {describe(error)}, ignoring")
         journal.send(events.of_remark(remark))

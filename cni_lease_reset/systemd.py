@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
+from .errors import RefusedError
+
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
 
+DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
 SECONDS: Final = 5.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
+_SYSTEMD_RUN: Final = "/usr/bin/systemd-run"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _SHUTDOWN: Final = "shutdown.target"
 
@@ -24,6 +28,18 @@ class Answer(NamedTuple, Generic[T]):
     remark: str | None = None
 
 
+class TransientUnit(NamedTuple):
+    """A oneshot unit that lives as long as its command; see systemd.service(5)."""
+
+    name: str
+    description: str
+    before: tuple[str, ...]
+    command: tuple[str, ...]
+    afterwards: tuple[str, ...]  # ExecStopPost=: runs however the command ended
+    output: str  # a file
+    seconds: int  # how long the command may take
+
+
 class Manager(Protocol):
     """The two questions that we have for systemd."""
 
@@ -33,6 +49,22 @@ class Manager(Protocol):
 
     def going_down(self) -> Answer[bool]:
         """Tell whether the system shuts down."""
+        ...
+
+
+class Operator(Manager, Protocol):
+    """What ``recover`` asks of it besides."""
+
+    def stop(self, units: Sequence[str]) -> None:
+        """Stop units and wait until they are down. Raises :class:`RefusedError`."""
+        ...
+
+    def start(self, unit: TransientUnit) -> None:
+        """Start a transient unit, without waiting for its end. Raises :class:`RefusedError`."""
+        ...
+
+    def at_work(self, unit: str) -> bool:
+        """Tell whether a unit runs, or has a job that waits."""
         ...
 
 
@@ -58,6 +90,25 @@ class Systemd:
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
         return _ask(_bus_going_down, _systemctl_going_down)
+
+    def stop(self, units: Sequence[str]) -> None:
+        """Stop them with ``systemctl``, which waits for the jobs; its own error is the reason."""
+        import subprocess
+
+        done = subprocess.run([_SYSTEMCTL, "stop", "--", *units], stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise RefusedError(f"{', '.join(units)} cannot be stopped: {done.stderr.strip()}")
+
+    def start(self, unit: TransientUnit) -> None:
+        """Start it over D-Bus, or with ``systemd-run`` where D-Bus does not answer."""
+        try:
+            _bus_start(unit)
+        except _NoAnswerError:
+            _run_start(unit)
+
+    def at_work(self, unit: str) -> bool:
+        """A unit that waits for another one's stop is inactive and has a job."""
+        return bool(_ask(lambda: _bus_at_work(unit), lambda: _systemctl_at_work(unit)).value)
 
 
 class _NoAnswerError(Exception):
@@ -146,3 +197,64 @@ def _systemctl_going_down() -> bool:
     if "stopping" in _systemctl("--property=SystemState", "--value"):
         return True
     return any(line not in ("", "0") for line in _systemctl("--property=Job", "--value", "--", _SHUTDOWN))
+
+
+def _bus_at_work(unit: str) -> bool:
+    with _bus() as bus:
+        return any(row[3].decode() not in DOWN or row[7] for row in _bus_units(bus, [unit]))
+
+
+def _systemctl_at_work(unit: str) -> bool:
+    lines = _systemctl("--property=ActiveState", "--property=Job", "--", unit)
+    return not {f"ActiveState={state}" for state in DOWN}.intersection(lines) or any(
+        line.startswith("Job=") and line != "Job=0" for line in lines
+    )
+
+
+def _bus_start(unit: TransientUnit) -> None:
+    """Call StartTransientUnit; see org.freedesktop.systemd1(5) for its signature."""
+    with _bus() as bus:
+        from pystemd.dbuslib import apply_signature
+        from pystemd.systemd1.unit_signatures import signature_array
+
+        properties = {
+            b"Description": unit.description.encode(),
+            b"Type": b"oneshot",
+            b"CollectMode": b"inactive-or-failed",
+            b"Before": [name.encode() for name in unit.before],
+            b"TimeoutStartUSec": unit.seconds * 1_000_000,
+            b"ExecStart": [_execution(unit.command)],
+            b"ExecStopPost": [_execution(unit.afterwards)],
+            b"_custom": (b"StandardOutputFileToAppend", b"s", unit.output.encode()),
+        }
+        arguments = apply_signature(b"ss", [unit.name.encode(), b"fail"]) + signature_array(properties)
+        no_other_units = [(ord("a"), b"(sa(sv))"), (-1, None)]
+        bus.call_method(*_SYSTEMD, b"StartTransientUnit", arguments + no_other_units)
+
+
+def _execution(command: Sequence[str]) -> tuple[bytes, list[bytes], bool]:
+    return command[0].encode(), [argument.encode() for argument in command], False
+
+
+def _run_start(unit: TransientUnit) -> None:
+    import subprocess
+
+    properties = (
+        "Type=oneshot",
+        "CollectMode=inactive-or-failed",
+        f"Before={' '.join(unit.before)}",
+        f"TimeoutStartSec={unit.seconds}",
+        f"ExecStopPost={' '.join(unit.afterwards)}",
+        f"StandardOutput=append:{unit.output}",
+    )
+    command = [
+        _SYSTEMD_RUN,
+        "--quiet",
+        "--no-block",
+        f"--unit={unit.name}",
+        f"--description={unit.description}",
+    ]
+    command += [f"--property={each}" for each in properties]
+    done = subprocess.run([*command, "--", *unit.command], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise RefusedError(f"{unit.name} cannot be started: {done.stderr.strip()}")

@@ -50,7 +50,7 @@ class Tree:
         return {path.name for path in (self.data / network).iterdir() if path.name[0].isdigit() or ":" in path.name}
 
     def set_aside(self) -> set[str]:
-        return {path.name for path in (self.state / "set-aside").rglob("*") if path.is_file()}
+        return {path.name for path in (self.state / "set-aside").rglob("*") if path.is_file() and path.name != "reason"}
 
     def config(self, text: str) -> None:
         path = self.root / "etc/cni-lease-reset/config.yaml"

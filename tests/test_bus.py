@@ -1,27 +1,29 @@
 """The real pystemd on a real bus daemon; a stand-in answers in systemd's name, for no systemd runs under a test."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from cni_lease_reset.systemd import Answer, Systemd
+from cni_lease_reset.systemd import Answer, Systemd, TransientUnit
 
 TOP = Path(__file__).parent.parent
 STAND_IN = str(Path(__file__).parent / "stand_in_systemd.py")
 
 
 @contextmanager
-def running(*command: str) -> Iterator[None]:
-    """Run a program from its first line of output on, and end it."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+def running(*command: str) -> Iterator[IO[str]]:
+    """Run a program from its first line of output on, yield what it prints then, and end it."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline()
-            yield
+            yield process.stdout
         finally:
             process.terminate()
 
@@ -65,3 +67,30 @@ def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
         done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
     expected = "Answer(value={'k3s.service': 'active'}, remark=None) Answer(value=True, remark=None)\n"
     assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_a_transient_unit_reaches_systemd_as_it_was_meant(address: str) -> None:
+    command, afterwards = ("/usr/bin/cni-lease-reset", "recover"), ("/usr/bin/systemctl", "start", "k3s.service")
+    unit = TransientUnit("x.service", "Do it", ("k3s.service", "a.service"), command, afterwards, "/run/x", 300)
+    with running(sys.executable, STAND_IN, address, "running") as printed:
+        Systemd().start(unit)
+        name, mode, properties, others = json.loads(printed.readline())
+    assert (name, mode, others) == ("x.service", "fail", [])
+    assert dict(properties) == {
+        "Description": ["s", "Do it"],
+        "Type": ["s", "oneshot"],
+        "CollectMode": ["s", "inactive-or-failed"],
+        "Before": ["as", ["k3s.service", "a.service"]],
+        "TimeoutStartUSec": ["t", 300_000_000],
+        "ExecStart": ["a(sasb)", [[command[0], list(command), False]]],
+        "ExecStopPost": ["a(sasb)", [[afterwards[0], list(afterwards), False]]],
+        "StandardOutputFileToAppend": ["s", "/run/x"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("unit", "at_work"), [("x.service=activating", True), ("x.service=failed", False), ("x.service#17", True)]
+)
+def test_a_unit_is_at_work_while_it_runs_or_a_job_of_it_waits(address: str, unit: str, at_work: bool) -> None:
+    with running(sys.executable, STAND_IN, address, "running", unit):
+        assert Systemd().at_work("x.service") is at_work

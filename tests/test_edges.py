@@ -14,6 +14,7 @@ import pytest
 from conftest import OTHER, SANDBOX, THIS, Systemd, Tree
 
 from cni_lease_reset import bootfacts, cli, guard, journald, systemd
+from cni_lease_reset.errors import RefusedError
 from cni_lease_reset.journald import Entry, Journal
 from cni_lease_reset.model import Config
 from cni_lease_reset.node import Node
@@ -149,6 +150,57 @@ def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest
 def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
     systemctl.write_text("")
     assert "systemctl failed" in str(systemd.Systemd().going_down().remark)
+
+
+@pytest.mark.parametrize(
+    ("printed", "at_work"),
+    [
+        ("ActiveState=inactive\\nJob=0", False),
+        ("Job=0\\nActiveState=failed", False),
+        ("ActiveState=inactive\\nJob=17", True),
+        ("ActiveState=activating\\nJob=0", True),
+        ("ActiveState=inactive", False),
+    ],
+)
+def test_systemctl_tells_whether_a_unit_is_at_work(bus: Path, systemctl: Path, printed: str, at_work: bool) -> None:
+    program(systemctl, f"printf '{printed}\\n'")
+    assert systemd.Systemd().at_work("x.service") is at_work
+
+
+def test_units_that_cannot_be_stopped_are_a_refusal(systemctl: Path) -> None:
+    program(systemctl, 'test "$*" = "stop -- a.service"')
+    systemd.Systemd().stop(["a.service"])
+    program(systemctl, "echo Job canceled. >&2; exit 1")
+    with pytest.raises(RefusedError, match=r"^a\.service, b\.service cannot be stopped: Job canceled\.$"):
+        systemd.Systemd().stop(["a.service", "b.service"])
+
+
+def test_without_a_bus_systemd_run_starts_the_transient_unit(
+    bus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "systemd-run"
+    monkeypatch.setattr(systemd, "_SYSTEMD_RUN", str(run))
+    program(run, f'printf "%s\\n" "$@" > {tmp_path}/arguments')
+    unit = systemd.TransientUnit("x.service", "Do it", ("k3s.service",), ("/bin/a", "b"), ("/bin/c",), "/run/x", 300)
+    systemd.Systemd().start(unit)
+    assert (tmp_path / "arguments").read_text().splitlines() == [
+        "--quiet",
+        "--no-block",
+        "--unit=x.service",
+        "--description=Do it",
+        "--property=Type=oneshot",
+        "--property=CollectMode=inactive-or-failed",
+        "--property=Before=k3s.service",
+        "--property=TimeoutStartSec=300",
+        "--property=ExecStopPost=/bin/c",
+        "--property=StandardOutput=append:/run/x",
+        "--",
+        "/bin/a",
+        "b",
+    ]
+    program(run, "echo Unit x.service was already loaded. >&2; exit 1")
+    with pytest.raises(RefusedError, match=r"x\.service cannot be started: .* already loaded"):
+        systemd.Systemd().start(unit)
 
 
 def test_a_real_process_is_seen_and_hidden_ones_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,11 @@ CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"transient"},
+    {"recovery", "restoration"},
     {"service", "reports"},
     {"events", "guard", "runtime", "setaside"},
+    {"shelf"},
     {"sandboxes"},
     {"config", "marker", "leases", "bootfacts", "systemd", "journald"},
     {"durable", "verdict", "plan"},

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from conftest import OTHER, THIS, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, durable, events, leases, reports, runtime, service, setaside
+from cni_lease_reset import cli, durable, events, leases, reports, runtime, service, shelf
 from cni_lease_reset.errors import describe, printable
 from cni_lease_reset.model import BootId, Config, Marker, Outcome, State
 from cni_lease_reset.systemd import NoSystemd
@@ -126,7 +126,7 @@ def test_old_resets_that_cannot_be_removed_are_told(tree: Tree, journal: Kept, m
 def test_at_most_so_many_old_files_are_removed_a_boot(
     tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setaside, "MOST_REMOVED", 3)
+    monkeypatch.setattr(shelf, "MOST_REMOVED", 3)
     for number in range(1, 5):
         folder = tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net"
         folder.mkdir(parents=True)

@@ -1,0 +1,40 @@
+"""``restore``: the way back from a reset."""
+
+from difflib import get_close_matches
+
+from . import config, durable, events, guard, setaside, shelf
+from .errors import RefusedError, UsageError, printable
+from .journald import Journal
+from .model import Config
+from .node import Node, set_aside_directory
+from .service import only_one
+from .systemd import Manager
+
+
+def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:
+    """Put a reset's leases back, and say what was done. Raises :class:`UsageError` where there is no such reset."""
+    settings = config.read(node).config
+    known = _resets(node, settings)
+    if reset not in known:
+        near = get_close_matches(reset, known, n=1, cutoff=0.3)
+        raise UsageError(
+            f"there is no reset {printable(reset, quoted=True)}" + (f", did you mean '{near[0]}'?" if near else "")
+        )
+    with only_one(node):
+        objection = guard.objection(node, settings, manager)[0]
+        if objection is not None:  # before anything is locked: a lock file or a directory would be made
+            raise RefusedError(f"nothing was put back: {objection}")
+        done = setaside.restore(reset, node, settings, lambda: guard.objection(node, settings, manager)[0])
+    back, left = sum(each.back for each in done), sum(each.left for each in done)
+    journal.send(events.restored(reset, back=back, left=left))
+    lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
+    lines += [f"What was left has a lease of the same address now, and stays in reset {reset}."] if left else []
+    return "\n".join(lines)
+
+
+def _resets(node: Node, settings: Config) -> list[str]:
+    try:
+        with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
+            return shelf.resets(above)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,128 @@
+"""The shelf: one folder a reset under set-aside/, newest number last, and why it was made beside the leases."""
+
+import os
+import re
+import time
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from . import durable
+from .errors import describe
+from .model import About, BootId, Config, Remark
+from .node import Node, set_aside_directory
+
+_RESET: Final = re.compile(r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+_REASON: Final = "reason"
+MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
+
+
+class Shelf:
+    """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset."""
+
+    def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str) -> None:
+        self._node, self._config, self._boot_id, self._reason = node, config, boot_id, reason
+        self.name: str | None = None
+        self.remarks: tuple[Remark, ...] = ()
+
+    def folder(self, network: str, stack: ExitStack) -> int:
+        """Make the folder for a network's leases and return its descriptor, closed with the stack."""
+        path = set_aside_directory(self._config.data_dir)
+        above = stack.enter_context(durable.directory(path, root=self._node.root, create=True))
+        if self.name is None:
+            self.name = _new_reset(above, self._boot_id)
+            self._explain(above, self.name)
+        reset = durable.subdirectory(above, self.name)
+        stack.callback(os.close, reset)
+        folder = durable.subdirectory(reset, network, create=True)
+        stack.callback(os.close, folder)
+        return folder
+
+    def _explain(self, above: int, name: str) -> None:
+        """Leave the reason for ``status``. On a full disk leases can still be renamed, so this may fail."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(f"{name}/{_REASON}", flags, 0o644, dir_fd=above), "wb") as file:
+                file.write(f"{self._reason}\n".encode(errors="replace"))
+        except OSError as error:
+            text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
+            self.remarks = (Remark(About.IGNORED, text),)
+
+
+def _new_reset(above: int, boot_id: BootId) -> str:
+    """Number the next reset. The number makes the order, never the clock, which a crash may have set back."""
+    number = max((number_of(name) for name in resets(above)), default=0) + 1
+    name = f"{number}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{boot_id[:8]}"
+    os.mkdir(name, 0o755, dir_fd=above)
+    return name
+
+
+def resets(above: int) -> list[str]:
+    """List the resets of an open set-aside directory, oldest first."""
+    return sorted((name for name in os.listdir(above) if _RESET.fullmatch(name)), key=number_of)
+
+
+def number_of(reset: str) -> int:
+    """Return the number that a reset's name begins with."""
+    return int(reset.partition("-")[0])
+
+
+def reason(reset: int) -> str:
+    """Read why an open reset was made; nothing where a crash took it, or an older version never wrote it."""
+    try:
+        return durable.read(reset, _REASON, 200).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def prune(node: Node, config: Config) -> None:
+    """Remove the resets beyond the newest ``keep_resets``, oldest first, at most :data:`MOST_REMOVED` files.
+
+    Raises ``OSError`` at the first thing that cannot be removed.
+    """
+    budget = MOST_REMOVED
+    try:
+        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+            for reset in resets(above)[: -config.keep_resets]:
+                budget = _remove(above, reset, budget)
+    except FileNotFoundError:
+        return  # nothing was ever set aside
+
+
+def _remove(parent: int, name: str, budget: int) -> int:
+    """Remove a directory's files while the budget lasts, then the directory; return what is left of the budget."""
+    directory = durable.subdirectory(parent, name)
+    try:
+        with os.scandir(directory) as found:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+        for entry, is_directory in entries:
+            if budget == 0:
+                return 0
+            if is_directory:
+                budget = _remove(directory, entry, budget)
+            else:
+                os.unlink(entry, dir_fd=directory)
+                budget -= 1
+    finally:
+        os.close(directory)
+    if budget or not entries:
+        os.rmdir(name, dir_fd=parent)
+    return budget
+
+
+def folders(directory: int) -> list[str]:
+    """List the directories in an open directory: in a reset, one for each network."""
+    with os.scandir(directory) as found:
+        return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+
+
+def discard(above: int, reset: str) -> None:
+    """Remove a reset from which every lease was put back; where a file is left after all, ``OSError`` and no harm."""
+    directory = durable.subdirectory(above, reset)
+    try:
+        for folder in folders(directory):
+            os.rmdir(folder, dir_fd=directory)
+        with suppress(FileNotFoundError):
+            os.unlink(_REASON, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(reset, dir_fd=above)
