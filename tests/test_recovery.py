@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import OTHER, HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, recovery, restoration, service, transient
+from cni_lease_reset import cli, durable, leases, recovery, restoration, sandboxes, service, shelf, transient
 from cni_lease_reset.errors import BusyError, InputOutputError, RefusedError, UsageError
 from cni_lease_reset.events import MessageId
 from cni_lease_reset.journald import Journal
@@ -508,3 +508,86 @@ def test_a_wrong_name_is_told_with_the_nearest(tree: Tree, reset: str, journal: 
 def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
     with pytest.raises(UsageError, match="there is no reset 'x'"):
         restoration.restore(tree.node, Systemd(), journal, "x")
+
+
+# --- what seldom happens
+
+
+def test_the_worker_ends_with_its_status(
+    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "Systemd", lambda: Systemd(down=False))
+    assert cli.main(["--root", str(tree.root), "recover", "--worker"]) == os.EX_OK
+    assert capsys.readouterr().out.endswith("\nexit 0\n")
+
+
+def test_a_fault_of_ours_is_one_line(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recovery, "look", lambda _node, _manager: 1 // 0)
+    assert recover(tree) == 1
+    assert capsys.readouterr().err.startswith("cni-lease-reset: unexpected, please report: ZeroDivisionError: ")
+
+
+def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
+    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = leases.parse
+
+    def removing(name: str, content: bytes) -> Lease:
+        if name == "10.52.0.2":
+            pods.delete(sandbox(0))
+        return parse(name, content)
+
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
+        monkeypatch.setattr(leases, "parse", removing)
+        found = leases.inventory(data, "k8s-pod-network")
+    assert (found[0][0].address, found[0][1]) == ("10.52.0.2", 0.0)
+    assert len(found) == 28
+
+
+def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
+    subdirectory = durable.subdirectory
+
+    def failing(parent: int, name: str, *, create: bool = False) -> int:
+        if name == "k8s-pod-network":
+            raise OSError(5, "Input/output error", name)
+        return subdirectory(parent, name, create=create)
+
+    monkeypatch.setattr(durable, "subdirectory", failing)
+    with pytest.raises(InputOutputError, match="nothing was changed: network k8s-pod-network: .* Input/output error"):
+        recovery.look(tree.node, Systemd(down=False))
+
+
+def test_waiting_for_containerd_goes_on_until_it_is_gone(
+    tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [f"/{K3S}", f"/{K3S}", None]
+    monkeypatch.setattr(sandboxes, "answering", lambda _node, _seen: answers.pop(0) if answers else None)
+    recovery.work(tree.node, Systemd(down=False), journal, lambda _line: None)
+    assert answers == []
+    assert len(tree.leases()) == 8
+
+
+def test_a_reset_says_why_it_was_made(tree: Tree, reset: str) -> None:
+    with durable.directory(f"/var/lib/cni/cni-lease-reset/set-aside/{reset}", root=tree.node.root) as folder:
+        assert shelf.reason(folder) == "unclean shutdown"
+        os.unlink("reason", dir_fd=folder)
+        assert shelf.reason(folder) == ""
+
+
+def test_a_reason_that_cannot_be_kept_stops_no_reset(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def full(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path.endswith("/reason"):
+            raise OSError(28, "No space left on device", path)
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    tree.mark("running", OTHER)
+    tree.lease("10.52.0.2")
+    monkeypatch.setattr(os, "open", full)
+    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+    assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.CLEARED]
