@@ -7,7 +7,6 @@ from .errors import printable
 from .journald import Entry
 from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
 
-MOST: Final = 100  # characters of a message: `systemctl status` shows it in one line
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
 
 
@@ -130,9 +129,8 @@ def of_shutdown(*, marked: bool, why: str) -> Entry:
 def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
     # A process that exits at once can lose its unit in `journalctl -u`: name it.
     unit = ("OBJECT_SYSTEMD_UNIT", UNIT)
-    short = text if len(text) <= MOST else f"{text[: MOST - 1]}…"
     whole = () if any(name == "CNI_REASON" for name, _ in fields) else (("CNI_REASON", text),)
-    return Entry(message_id, priority, short, (*fields, *whole, unit))
+    return Entry(message_id, priority, text, (*fields, *whole, unit))
 
 
 def impossible(why: str) -> Entry:

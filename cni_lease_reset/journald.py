@@ -12,6 +12,7 @@ from .model import LEASE_RESET
 from .node import Node
 
 SOCKET: Final = "/run/systemd/journal/socket"
+MOST: Final = 100  # characters of a message: `systemctl status` shows it in one line; CNI_REASON holds all of it
 
 
 class Entry(NamedTuple):
@@ -41,8 +42,9 @@ class Journal:
 
 def serialise(entry: Entry) -> bytes:
     """Write an entry as journald takes it: ``KEY=value``, or for a value of several lines its length before it."""
+    short = entry.message if len(entry.message) <= MOST else f"{entry.message[: MOST - 1]}…"
     pairs = (
-        ("MESSAGE", entry.message),
+        ("MESSAGE", short),
         ("MESSAGE_ID", entry.message_id),
         ("PRIORITY", str(entry.priority)),
         ("SYSLOG_IDENTIFIER", LEASE_RESET),

@@ -43,9 +43,8 @@ def read(node: Node) -> Outcome | Began | Unreadable | None:
         return Unreadable(error.strerror or str(error))
 
 
-def ran(node: Node, boot_id: BootId) -> bool:
+def ran(record: Outcome | Began | Unreadable | None, boot_id: BootId) -> bool:
     """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
-    record = read(node)
     if record is None:
         return False
     return isinstance(record, Unreadable) or record.boot_id == boot_id

@@ -31,7 +31,7 @@ from .model import (
     Survey,
     Verdict,
 )
-from .node import STATE_DIRECTORY, Node
+from .node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
 from .plan import draw_up, is_crowded
 from .systemd import Manager
 from .verdict import judge
@@ -76,8 +76,12 @@ def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...
         marker.take(state, reading, None)
         raise
     stuck = marker.take(state, reading, boot_id)
-    remarks = () if stuck is None else (Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}"),)
-    return boot_id, judge(reading, boot_id, ran_before=runtime.ran(node, boot_id)), remarks
+    remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
+    record = runtime.read(node)
+    if isinstance(record, runtime.Unreadable):
+        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({record.why}), as if boot had run before, ignoring"
+        remarks.append(Remark(About.IGNORED, doubt))
+    return boot_id, judge(reading, boot_id, ran_before=runtime.ran(record, boot_id)), tuple(remarks)
 
 
 def _settings(node: Node) -> Config | ConfigError:
@@ -202,7 +206,7 @@ def rehearse(node: Node, manager: Manager) -> str:
             reading = marker.read(state)
     except FileNotFoundError:
         reading = NoMarker()
-    judgement = judge(reading, boot_id, ran_before=runtime.ran(node, boot_id))
+    judgement = judge(reading, boot_id, ran_before=runtime.ran(runtime.read(node), boot_id))
     settings = config.read(node).config
     found = leases.survey(node, settings)
     steps = draw_up(judgement.verdict, found.networks, settings)

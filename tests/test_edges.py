@@ -64,6 +64,13 @@ def test_without_journald_the_text_goes_to_stderr(
     assert capsys.readouterr().err == f"{prefix}text\n"
 
 
+def test_a_long_message_is_one_line_of_systemctl_status_and_whole_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = Entry("id", 3, 200 * "x")
+    assert journald.serialise(entry).splitlines()[0].decode() == f"MESSAGE={99 * 'x'}…"
+    Journal(Node("/tree")).send(entry)
+    assert capsys.readouterr().err == f"cni-lease-reset: {200 * 'x'}\n"
+
+
 def test_a_full_journal_socket_does_not_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
@@ -317,6 +324,48 @@ def test_no_permission_ends_in_74_with_one_line(tree: Tree) -> None:
     assert "Traceback" not in done.stderr
     assert tree.leases() == {"10.52.0.2"}
     assert OTHER in tree.marker()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("var/lib/cni/cni-lease-reset/marker", 0, "Damaged marker: 1 lease set aside"),
+        ("var/lib/cni/cni-lease-reset", 74, "Nothing could be judged or set aside: "),
+        ("var/lib/cni", 74, "Nothing could be judged or set aside: "),
+        ("var/lib/cni/networks", 74, "Unclean shutdown, not all was done: "),
+        ("var/lib/cni/networks/k8s-pod-network/10.52.0.2", 74, "Unclean shutdown, not all was done: "),
+        ("etc/cni-lease-reset/config.yaml", 78, "Unclean shutdown, leases kept: "),
+        ("run/cni-lease-reset", 0, "/run/cni-lease-reset/boot cannot be read (Permission denied), as if boot had run"),
+    ],
+)
+def test_what_the_unit_may_not_read_is_one_line(tree: Tree, path: str, status: int, said: str) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.config("keep_resets: 2\n")
+    (tree.root / "run/cni-lease-reset").mkdir(parents=True)
+    os.chown(tree.root / path, 4242, 4242)  # another's, so that being root without capabilities opens nothing
+    (tree.root / path).chmod(0)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "cni_lease_reset"]
+    done = subprocess.run([*command, "--root", str(tree.root), "boot"], text=True, capture_output=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert path.endswith("marker") or "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (OTHER in tree.marker()) is not path.endswith("marker")
+    assert path.endswith("marker") or tree.leases() == {"10.52.0.2"}
+
+
+def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2").chmod(0o600)
+    for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
+        if parent.stat().st_mode & 0o077 == 0:
+            parent.chmod(0o755)
+    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "cni_lease_reset"]
+    done = subprocess.run([*command, "--root", str(tree.root), "status"], text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
+    assert "Not read: network k8s-pod-network: '10.52.0.2': Permission denied" in done.stdout
 
 
 def test_a_node_without_a_boot_id_is_told_and_loses_its_clean_mark(tree: Tree) -> None:
