@@ -112,11 +112,16 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
+-rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
+-rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
 -rw-r--r-- root:root /usr/share/licenses/cni-lease-reset/LICENSE
+-rw-r--r-- root:root /usr/share/man/man5/cni-lease-reset.yaml.5.gz
+-rw-r--r-- root:root /usr/share/man/man8/cni-lease-reset.8.gz
+-rw-r--r-- root:root /usr/share/zsh/site-functions/_cni-lease-reset
 """
     home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
     modules = [path.stem for path in (TOP / "cni_lease_reset").glob("*.py")]
@@ -145,6 +150,35 @@ def test_the_package_needs_these_and_no_others(package: Path) -> None:
         "systemd",
     }
     assert named == expected
+
+
+PYTHON = "/usr/bin/python3"
+PYTHON_311 = "/usr/bin/python3.11"
+
+
+@pytest.mark.parametrize(
+    ("macros", "family", "python", "yaml", "pystemd"),
+    [
+        ("systemd", "fedora 43", PYTHON, "python3-pyyaml", "requires python3-pystemd"),
+        ("systemd", "rhel 10", PYTHON, "python3-pyyaml", "requires python3-pystemd"),
+        ("systemd", "rhel 9", PYTHON_311, "python3.11-pyyaml", "recommends python3.11-pystemd"),
+        ("suse", "suse_version 1500", PYTHON_311, "python311-PyYAML", "recommends python311-pystemd"),
+        ("suse", "suse_version 1600", PYTHON, "python3-PyYAML", "recommends python3-pystemd"),
+    ],
+    ids=["Fedora", "EL 10", "EL 9", "SLES 15", "SLES 16 and SL Micro 6"],
+)
+def test_each_family_can_read_the_spec(macros: str, family: str, python: str, yaml: str, pystemd: str) -> None:
+    rpmspec = ("rpmspec", f"--load=tests/macros/{macros}", "--define", family)
+    query = r"[requires %{REQUIRENAME}\n][recommends %{RECOMMENDNAME}\n]"
+    needs = set(output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec").splitlines())
+    assert {f"requires {python}", f"requires {yaml}", pystemd} <= needs
+    query = r"%{PREIN}\n%{POSTIN}\n%{PREUN}\n%{POSTUN}\n"
+    scripts = output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec")
+    assert scripts.count("cni-lease-reset.service") >= 2
+    assert "%" not in scripts
+    assert "restart" not in scripts
+    parsed = output(*rpmspec, "--parse", RPM / "cni-lease-reset.spec")
+    assert f"#!{python} |' packaging/rpm/cni-lease-reset" in parsed
 
 
 def test_the_installed_program_runs_without_the_checkout(machine: Tree) -> None:
@@ -196,6 +230,10 @@ def test_the_environment_decides_nothing(machine: Tree) -> None:
         "PYTHONPATH=/tmp/evil PYTHONHOME=/tmp/evil PYTHONSTARTUP=/tmp/evil/argparse.py cni-lease-reset --version",
     )
     assert told == f"cni-lease-reset {__version__}\n"
+
+
+def test_systemd_takes_the_installed_unit_and_finds_its_manual(machine: Tree) -> None:
+    assert answer(machine, "systemd-analyze verify cni-lease-reset.service") == ""
 
 
 def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
