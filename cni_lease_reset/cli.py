@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from . import __version__, events, service
-from .errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe
+from .errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
 from .journald import Journal
 from .model import Result
 from .node import Node
@@ -49,8 +49,17 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--worker", nargs="*", metavar="UNIT", help=argparse.SUPPRESS)  # for its transient unit
     restore = verbs.add_parser("restore", help="put the leases of a reset back", allow_abbrev=False)
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
+    history = verbs.add_parser("history", help="list the boots that the journal knows", allow_abbrev=False)
+    history.add_argument("-n", "--lines", metavar="N", type=_count, help="list the newest N only")
+    history.add_argument("--json", action="store_true", help="for programs")
     verbs.add_parser("config", help="print the effective configuration", allow_abbrev=False)
     return top
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+        raise argparse.ArgumentTypeError(f"'{printable(text[:20])}' is no number from 1")
+    return int(text[:9])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,6 +106,8 @@ def _run(options: argparse.Namespace) -> int:
             return _restore(node, manager, options.reset)
         case "status":
             return _status(node, as_json=options.json)
+        case "history":
+            return _history(node, options.lines, as_json=options.json)
         case _:
             return _config(node)
 
@@ -179,11 +190,27 @@ def _restore(node: Node, manager: Manager, reset: str) -> int:
     return os.EX_OK
 
 
+def _answer(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # whoever read it, "head" for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _status(node: Node, *, as_json: bool) -> int:
     from . import reports
 
     report = reports.gather(node)
-    print(reports.as_json(report) if as_json else reports.as_text(report), end="")
+    _answer(reports.as_json(report) if as_json else reports.as_text(report))
+    return os.EX_OK
+
+
+def _history(node: Node, most: int | None, *, as_json: bool) -> int:
+    from . import history, screen
+
+    found = history.read(node)
+    text = history.as_json(found, most) if as_json else history.as_text(found, most, screen.of(sys.stdout))
+    _answer(text)
     return os.EX_OK
 
 

@@ -1,0 +1,215 @@
+"""``history``: what the journal still knows of earlier boots, a line each. Changes nothing."""
+
+import json
+import os
+import subprocess
+from typing import Final, NamedTuple, TypeAlias
+
+from .errors import InputOutputError, printable
+from .events import MessageId, leases
+from .model import Result, Verdict
+from .node import Node
+from .screen import Colour, Screen, local
+
+VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
+_JOURNALCTL: Final = "/usr/bin/journalctl"
+_MOST_REMARKS: Final = 5
+_SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
+_RESULTS: Final = {
+    MessageId.CLEARED: Result.CLEARED,
+    MessageId.NOTHING_DUE: Result.NOTHING_DUE,
+    MessageId.SAME_BOOT: Result.NOTHING_DUE,
+    MessageId.REFUSED: Result.REFUSED,
+    MessageId.FAILED: Result.FAILED,
+    MessageId.MISCONFIGURED: Result.MISCONFIGURED,
+    MessageId.UNEXPECTED: "fault",
+}
+# What came of a boot is worth a word where it did not do all that was due.
+_NOTES: Final = {Result.REFUSED: "refused", Result.FAILED: "failed", Result.MISCONFIGURED: "config", "fault": "fault"}
+_NUMBERS: Final = {
+    "found": "CNI_LEASES_FOUND",
+    "cleared": "CNI_LEASES_CLEARED",
+    "kept": "CNI_LEASES_KEPT",
+    "torn": "CNI_LEASES_TORN",
+}
+_FIELDS: Final = ("MESSAGE_ID", "CNI_VERDICT", "CNI_REASON", "CNI_RESET", "CNI_PREVIOUS_BOOT_ID", "CNI_USEC")
+
+Entry: TypeAlias = dict[str, object]
+
+
+class Boot(NamedTuple):
+    """One boot as its verdict entry tells it; ``None`` where the entry does not say."""
+
+    boot_id: str
+    seconds: float  # since 1970, by the clock of that boot
+    verdict: str
+    result: str
+    reason: str
+    reset: str
+    previous: str
+    usec: int | None
+    leases: dict[str, int | None]  # found, cleared, kept, torn
+
+
+class History(NamedTuple):
+    """The boots of the journal, newest first."""
+
+    boots: tuple[Boot, ...]
+    volatile: bool  # the journal is lost at each boot
+    remarks: tuple[str, ...]  # what journalctl had to say
+
+    @property
+    def unclean(self) -> int:
+        """How many found that the boot before them had ended uncleanly."""
+        return sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
+
+    @property
+    def leaked(self) -> int:
+        """All leases that were set aside."""
+        return sum(boot.leases["cleared"] or 0 for boot in self.boots)
+
+    @property
+    def trend(self) -> tuple[int, ...]:
+        """The leases that each boot found, oldest first."""
+        return tuple(found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None)
+
+
+def read(node: Node) -> History:
+    """Read the journal of the node. Raises :class:`InputOutputError` where that is not possible."""
+    fields = ",".join((*_FIELDS, *_NUMBERS.values()))
+    command = [_JOURNALCTL, "--no-pager", "--output=json", f"--output-fields={fields}"]
+    command += [] if node.is_this_machine else [f"--root={node.root}"]
+    # Anybody may send an entry with our MESSAGE_ID; journald itself notes who did.
+    command += [*(f"MESSAGE_ID={each}" for each in _RESULTS), "_UID=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError as error:
+        raise InputOutputError(f"the journal cannot be read: '{_JOURNALCTL}': {error.strerror}") from error
+    remarks = [printable(line.decode(errors="replace")) for line in done.stderr.splitlines()]
+    if done.returncode != 0:
+        raise InputOutputError(f"the journal cannot be read: {' '.join(remarks[:1]) or 'journalctl failed'}")
+    return History(parse(done.stdout), is_volatile(node), tuple(remarks[:_MOST_REMARKS]))
+
+
+def is_volatile(node: Node) -> bool:
+    """Whether the journal is lost at each boot: journald keeps it under /run, or nothing under /var/log."""
+    return bool(_journals(node.path("/run/log/journal"))) or not _journals(node.path("/var/log/journal"))
+
+
+def _journals(directory: str) -> list[str]:
+    """List the journal files of the system, below a directory for each machine id; namespaces are others' journals."""
+    try:
+        machines = [machine for machine in os.listdir(directory) if "." not in machine]
+        return [file for machine in machines for file in os.listdir(f"{directory}/{machine}") if ".journal" in file]
+    except OSError:
+        return []
+
+
+def parse(lines: bytes) -> tuple[Boot, ...]:
+    """Read journalctl's JSON, oldest entry first; a boot's first verdict counts. What is no entry is left out."""
+    boots: dict[str, Boot] = {}
+    for line in lines.splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        boot = _boot(entry) if isinstance(entry, dict) else None
+        if boot is not None:
+            boots.setdefault(boot.boot_id, boot)
+    return tuple(reversed(boots.values()))
+
+
+def _boot(entry: Entry) -> Boot | None:
+    message_id, boot_id = _text(entry, "MESSAGE_ID"), _text(entry, "_BOOT_ID")
+    if message_id not in list(MessageId) or not boot_id:
+        return None
+    return Boot(
+        boot_id,
+        (_number(entry, "__REALTIME_TIMESTAMP") or 0) / 1_000_000,
+        _text(entry, "CNI_VERDICT"),
+        _RESULTS.get(MessageId(message_id), ""),
+        _text(entry, "CNI_REASON"),
+        _text(entry, "CNI_RESET"),
+        _text(entry, "CNI_PREVIOUS_BOOT_ID"),
+        _number(entry, "CNI_USEC"),
+        {name: _number(entry, field) for name, field in _NUMBERS.items()},
+    )
+
+
+def _text(entry: Entry, field: str) -> str:
+    """Return a field's text, fit for a terminal; one that is not UTF-8 or comes twice is none of ours."""
+    value = entry.get(field)
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _number(entry: Entry, field: str) -> int | None:
+    text = _text(entry, field)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
+def as_json(history: History, most: int | None) -> str:
+    """Write the newest ``most`` boots for programs; the names are documented in the README."""
+    document = {
+        "version": VERSION,
+        "volatile": history.volatile,
+        "boots": [
+            {
+                "time": local(boot.seconds, iso=True),
+                "boot_id": boot.boot_id,
+                "verdict": boot.verdict or None,
+                "result": boot.result,
+                "reason": boot.reason,
+                "reset": boot.reset or None,
+                "previous_boot_id": boot.previous or None,
+                "leases": boot.leases,
+                "usec": boot.usec,
+            }
+            for boot in history.boots[:most]
+        ],
+        "summary": {
+            "boots": len(history.boots),
+            "unclean": history.unclean,
+            "leaked": history.leaked,
+            "leases_at_boot": history.trend,
+        },
+        "remarks": history.remarks,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def as_text(history: History, most: int | None, screen: Screen) -> str:
+    """Write the newest ``most`` boots for people, at 80 columns; the summary is of all."""
+    lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
+    lines += [_line(boot, screen) for boot in history.boots[:most]]
+    lines += [] if history.boots else ["(no boot of cni-lease-reset is in the journal)"]
+    lines += ["", *_summary(history, screen)] if history.boots else []
+    if history.volatile:
+        lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
+        lines += ["mkdir /var/log/journal && journalctl --flush"]
+    lines += ["", *(f"journalctl says: {remark}" for remark in history.remarks)] if history.remarks else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _line(boot: Boot, screen: Screen) -> str:
+    numbers = ["-" if number is None else str(number) for number in boot.leases.values()]
+    took = "-" if boot.usec is None else f"{boot.usec / 1000:.0f}ms"
+    verdict = f"{boot.verdict or '-':<9.9}"
+    if boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
+        verdict = screen.paint(verdict, Colour.WARN)
+    note = _NOTES.get(boot.result, "")
+    note = f" {screen.paint(note, Colour.BAD)}" if note else ""
+    when = f"{local(boot.seconds):<27}{boot.boot_id[:8]:<10}"
+    return f"{when}{verdict}{numbers[0]:>6}{numbers[1]:>7}{numbers[2]:>6}{took:>7}{note}"
+
+
+def _summary(history: History, screen: Screen) -> list[str]:
+    number = len(history.boots)
+    trend = history.trend[-_SPARKS:]
+    lines = [
+        f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown; "
+        f"{leases(history.leaked)} leaked and set aside."
+    ]
+    if len(trend) > 1:
+        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
+        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
+    return lines
