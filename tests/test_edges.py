@@ -365,6 +365,7 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     code = (
         "import os, sys\n"
         "from cni_lease_reset import cli, reports\n"
+        "cli.parser().parse_args(['status'])\n"
         "os.setgroups([])\n"
         "os.setuid(65534)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
