@@ -361,17 +361,17 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
         if parent.stat().st_mode & 0o077 == 0:
             parent.chmod(0o755)
-    # Imported before it turns into nobody, who may not read a checkout below root's home.
+    # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
     code = (
         "import os, sys\n"
         "from cni_lease_reset import cli, reports\n"
-        "cli.parser().parse_args(['status'])\n"
         "os.setgroups([])\n"
         "os.setuid(65534)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-c", code, "--root", str(tree.root), "status"]
-    done = subprocess.run(command, text=True, capture_output=True, check=False, env={})
+    command = ["/usr/bin/python3", "-c", code, "--root", str(tree.root), "status"]
+    top = Path(__file__).parent.parent
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env={}, cwd=top)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
     assert "Not read: network k8s-pod-network: '10.52.0.2': Permission denied" in done.stdout
