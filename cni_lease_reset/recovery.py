@@ -14,6 +14,7 @@ from .errors import CniLeaseResetError, InputOutputError, RefusedError, describe
 from .journald import Journal
 from .model import Config, Lease, Reset, Selection, Step
 from .node import Node
+from .screen import local
 from .service import only_one
 from .systemd import DOWN, Manager
 
@@ -105,14 +106,8 @@ def _table(name: str, leaked: tuple[tuple[Lease, float], ...]) -> list[str]:
     rows = [f"{printable(name)}:", f"  {'Address':<{width}}  {'Container':<13}  Since"]
     for lease, since in leaked:
         owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
-        rows.append(f"  {lease.address:<{width}}  {owner:<13}  {_local(since)}")
+        rows.append(f"  {lease.address:<{width}}  {owner:<13}  {local(since)}")
     return rows
-
-
-def _local(seconds: float) -> str:
-    from datetime import datetime
-
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
 
 
 def work(

@@ -6,7 +6,8 @@ import pty
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,17 @@ def test_torn_leases_go_and_what_is_no_lease_stays(tree: Tree) -> None:
     assert (tree.network / "10.52.0.4").exists()
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
 def test_a_rehearsal_shows_the_leaked_leases_and_changes_nothing(
-    tree: Tree, capsys: pytest.CaptureFixture[str]
+    tree: Tree, capsys: pytest.CaptureFixture[str], utc: None
 ) -> None:
     for address, content in (
         ("10.52.0.10", sandbox(1)),
@@ -110,9 +120,9 @@ def test_a_rehearsal_shows_the_leaked_leases_and_changes_nothing(
         "4 leases: 3 look leaked, 1 of living pods.\n\n"
         "k8s-pod-network:\n"
         "  Address          Container      Since\n"
-        "  10.52.0.9        (torn)         2023-11-14 22:13:20+00:00\n"
-        "  10.52.0.10       0000000000000  2023-11-14 22:13:20+00:00\n"
-        "  fd00::1          0000000000000  2023-11-14 22:13:20+00:00\n\n"
+        "  10.52.0.9        (torn)         2023-11-14 22:13:20 +0000\n"
+        "  10.52.0.10       0000000000000  2023-11-14 22:13:20 +0000\n"
+        "  fd00::1          0000000000000  2023-11-14 22:13:20 +0000\n\n"
         "No runtime unit is up: recover sets aside what is leaked, and starts nothing.\n"
     )
 
