@@ -20,10 +20,10 @@ from .model import (
     Config,
     DamagedMarker,
     Judgement,
-    Marker,
     NetworkOutcome,
     NoMarker,
     Outcome,
+    Reading,
     Remark,
     Reset,
     Result,
@@ -228,7 +228,7 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     boot_id = bootfacts.boot_id(node)
     try:
         with only_one(node) as state:
-            why_not = _not_clean(marker.read(state), boot_id, manager, journal, force=force)
+            why_not = _not_clean(node, marker.read(state), boot_id, manager, journal, force=force)
             if why_not is None:
                 marker.record(state, State.CLEAN, boot_id)
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
 
 
 def _not_clean(
-    reading: Marker | NoMarker | DamagedMarker, boot_id: BootId, manager: Manager, journal: Journal, *, force: bool
+    node: Node, reading: Reading, boot_id: BootId, manager: Manager, journal: Journal, *, force: bool
 ) -> str | None:
     """Say why this shutdown must not be marked as clean: in doubt it is not."""
     if isinstance(reading, NoMarker):
@@ -253,7 +253,14 @@ def _not_clean(
         return None
     answer = manager.going_down()
     if answer.remark is not None:
-        journal.send(events.of_remark(Remark(About.WITHOUT_DBUS, answer.remark)))
+        _say_once(node, journal, Remark(About.WITHOUT_DBUS, answer.remark))
     if answer.value is None:
         return "systemd cannot be asked whether the system goes down"
     return None if answer.value else "the system is not going down, only this service stops"
+
+
+def _say_once(node: Node, journal: Journal, remark: Remark) -> None:
+    """Say it, unless ``boot`` said the same of this boot: where pystemd is not packaged, once is enough."""
+    record = runtime.read(node)
+    if not (isinstance(record, Outcome) and remark in record.remarks):
+        journal.send(events.of_remark(remark))

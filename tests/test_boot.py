@@ -276,6 +276,15 @@ def test_a_shutdown_under_another_marker_changes_nothing(tree: Tree, journal: Ke
     assert text is None or tree.marker() == text
 
 
+def test_what_boot_said_of_d_bus_is_not_said_again_at_shutdown(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    without = Systemd(remark="no pystemd; asked systemctl instead")
+    boot(tree, journal, without)
+    assert service.shutdown(tree.node, without, journal)
+    assert [entry.message for entry in journal.entries if "systemctl" in entry.message] == [without.remark]
+
+
 def test_a_second_shutdown_changes_nothing(tree: Tree, journal: Kept) -> None:
     boot(tree, journal)
     assert service.shutdown(tree.node, Systemd(), journal)
