@@ -56,7 +56,9 @@ def test_the_pages_fit_into_80_columns(page: Path) -> None:
 
 
 def test_the_page_has_each_verb_with_its_options() -> None:
-    heads = {head.split()[0]: set(re.findall(r"Fl (-[a-z-]+)", head)) for head in items(PROGRAM, "DESCRIPTION", "Cm")}
+    heads = {
+        head.split()[0]: set(re.findall(r"(?:Fl|,) (-[a-z-]+)", head)) for head in items(PROGRAM, "DESCRIPTION", "Cm")
+    }
     expected = {verb: {option[1:] for option in options(of) - {"--help"}} for verb, of in verbs().items()}
     assert heads == expected
 

@@ -13,12 +13,13 @@ _cni_lease_reset() {
         esac
     done
     case $verb in
-        "") words="boot shutdown status recover restore config --root --version --help" ;;
+        "") words="boot shutdown status recover restore history config --root --version --help" ;;
         boot) words="--dry-run --help" ;;
         shutdown) words="--force --help" ;;
         status) words="--json --help" ;;
         recover) words="--dry-run --yes --help" ;;
         restore) words="--help $(ls /var/lib/cni/cni-lease-reset/set-aside 2>/dev/null)" ;;
+        history) words="--lines --json --help" ;;
         config) words="--help" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

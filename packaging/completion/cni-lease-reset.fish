@@ -1,5 +1,5 @@
 # fish completion for cni-lease-reset(8)
-set -l verbs boot shutdown status recover restore config
+set -l verbs boot shutdown status recover restore history config
 complete -c cni-lease-reset -f
 complete -c cni-lease-reset -l help -d 'Show the usage'
 complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -l root -r -a '(__fish_complete_directories)' -d 'Work on the tree below DIR'
@@ -9,6 +9,7 @@ complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a shutd
 complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Tell what the last boot did, and how things stand'
 complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a recover -d 'Set aside the leases whose container does not live'
 complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a restore -d 'Put the leases of a reset back'
+complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a history -d 'List the boots that the journal knows'
 complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a config -d 'Print the effective configuration'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from boot' -l dry-run -d 'Change nothing'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from shutdown' -l force -d 'Do not ask systemd'
@@ -16,3 +17,5 @@ complete -c cni-lease-reset -n '__fish_seen_subcommand_from status' -l json -d '
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l dry-run -d 'Change nothing'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l yes -d 'Do not ask'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from restore' -a '(command ls /var/lib/cni/cni-lease-reset/set-aside 2>/dev/null)'
+complete -c cni-lease-reset -n '__fish_seen_subcommand_from history' -s n -l lines -x -d 'List the newest N only'
+complete -c cni-lease-reset -n '__fish_seen_subcommand_from history' -l json -d 'For programs'
