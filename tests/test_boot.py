@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import runtime, service
+from cni_lease_reset import leases, runtime, service
 from cni_lease_reset.errors import BusyError
 from cni_lease_reset.model import BootId, Outcome
 
@@ -98,6 +99,25 @@ def test_the_second_boot_under_a_kernel_touches_nothing(tree: Tree, journal: Kep
     record = runtime.read(tree.node)
     assert isinstance(record, Outcome)
     assert record.judgement.verdict == "unclean", "the boot's own outcome stays"
+
+
+def test_a_boot_that_was_killed_half_way_has_had_its_moment(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+
+    def killed(*_arguments: object) -> NoReturn:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "survey", killed)
+        with pytest.raises(SystemExit):
+            service.boot(tree.node, Systemd(), journal)
+    assert boot(tree, journal).judgement.verdict == "same-boot", "pods may have come up since"
+    assert tree.leases() == {"10.52.0.2"}
+    tree.next_kernel(NEXT)
+    assert boot(tree, journal).cleared == 1
 
 
 def test_a_second_boot_after_a_failed_one_spares_living_pods_and_the_next_kernel_clears(

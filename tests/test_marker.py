@@ -69,6 +69,16 @@ def test_a_missing_one_is_none(tmp_path: Path) -> None:
         assert marker.read(state) == NoMarker()
 
 
+def test_a_clean_mark_is_removed_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "marker").write_bytes(GOOD)
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.samestat(os.fstat(fd), tmp_path.stat())))
+    with durable.directory("/", root=str(tmp_path)) as state:
+        marker.take(state, marker.read(state), None)
+        assert marker.read(state) == NoMarker()
+    assert synced == [True], "or the crash may bring it back"
+
+
 def test_the_write_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     fsync, rename = os.fsync, os.rename
