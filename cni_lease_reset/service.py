@@ -27,6 +27,7 @@ from .model import (
     Remark,
     Reset,
     Result,
+    Selection,
     State,
     Survey,
     Verdict,
@@ -211,7 +212,10 @@ def rehearse(node: Node, manager: Manager) -> str:
     found = leases.survey(node, settings)
     steps = draw_up(judgement.verdict, found.networks, settings)
     lines = [f"Verdict: {judgement.verdict} ({judgement.why})."]
-    lines += [f"Would set aside: {each.selection} leases of {each.network} ({each.why})." for each in steps]
+    counts = {each.name: (each.leases, each.torn) for each in found.networks}
+    for step in steps:
+        number = counts[step.network][step.selection is Selection.TORN]
+        lines.append(f"Would set aside: {events.leases(number)} of {printable(step.network)} ({step.why}).")
     objection = guard.objection(node, settings, manager)[0] if steps else None
     if objection is not None:
         lines.append(f"Would be refused: {objection}.")

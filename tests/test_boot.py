@@ -314,10 +314,11 @@ def test_a_second_shutdown_changes_nothing(tree: Tree, journal: Kept) -> None:
 def test_a_dry_run_changes_nothing(tree: Tree, journal: Kept) -> None:
     tree.mark("clean")
     tree.lease("10.52.0.2", "")
+    tree.lease("10.52.0.3")
     before = {path: path.stat().st_mtime_ns for path in sorted(tree.root.rglob("*"))}
     said = service.rehearse(tree.node, Systemd({"k3s.service": "active"}))
     assert said.split("\n")[1:] == [
-        "Would set aside: torn leases of k8s-pod-network (torn leases).",
+        "Would set aside: 1 lease of k8s-pod-network (torn leases).",
         "Would be refused: k3s.service is active, pods may live.",
     ]
     assert {path: path.stat().st_mtime_ns for path in sorted(tree.root.rglob("*"))} == before

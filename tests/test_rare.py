@@ -318,7 +318,7 @@ def test_a_dry_run_of_the_command_prints_its_answer(tree: Tree, capsys: pytest.C
     tree.mark("running")
     tree.lease("10.52.0.2")
     assert cli.main(["--root", str(tree.root), "boot", "--dry-run"]) == 0
-    assert "Would set aside: all leases of k8s-pod-network (unclean shutdown)." in capsys.readouterr().out
+    assert "Would set aside: 1 lease of k8s-pod-network (unclean shutdown)." in capsys.readouterr().out
     assert tree.leases() == {"10.52.0.2"}
 
 
