@@ -494,6 +494,14 @@ def test_a_restore_is_refused_while_pods_may_live(tree: Tree, reset: str, journa
     assert len(tree.set_aside()) == 6
 
 
+def test_a_refused_restore_leaves_no_trace(tree: Tree, reset: str, journal: Kept) -> None:
+    (tree.data / "cbr0/lock").unlink()
+    (tree.data / "cbr0").rmdir()
+    with pytest.raises(RefusedError):
+        restoration.restore(tree.node, Systemd({"k3s.service": "active"}), journal, reset)
+    assert not (tree.data / "cbr0").exists()
+
+
 def test_a_runtime_that_comes_up_meanwhile_is_seen_under_the_lock(tree: Tree, reset: str, journal: Kept) -> None:
     class ComesUp(Systemd):
         def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
