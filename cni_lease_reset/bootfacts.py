@@ -4,6 +4,7 @@ import os
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from . import durable
 from .model import BootId
 from .node import Node
 
@@ -35,7 +36,8 @@ class Processes(NamedTuple):
 
 def boot_id(node: Node) -> BootId:
     """Return the id of the running kernel's boot. Raises ``OSError`` where /proc does not tell."""
-    with open(node.path("/proc/sys/kernel/random/boot_id"), encoding="ascii") as file:
+    path = node.path("/proc/sys/kernel/random/boot_id")
+    with durable.named(path), open(path, encoding="ascii") as file:
         return BootId(file.read().strip())
 
 

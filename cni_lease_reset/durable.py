@@ -29,16 +29,21 @@ def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[i
                 raise _naming(seen, error) from error
             os.close(fd)
             fd = child
-        yield fd
+        with named(seen):
+            yield fd
     finally:
         os.close(fd)
 
 
 def subdirectory(parent: int, name: str, *, create: bool = False) -> int:
     """Open a directory of ``parent`` and return its descriptor; a symbolic link is "Not a directory"."""
-    if create:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=parent)
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
@@ -49,12 +54,12 @@ def _naming(path: str, error: OSError) -> OSError:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """Name the file in the error of a call that knows only its descriptor."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or isinstance(error.filename, int):
             error.filename = name
         raise
 
@@ -65,7 +70,7 @@ def read(parent: int, name: str, limit: int) -> bytes:
         raise OSError(errno.EINVAL, "Not a regular file", name)
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        with _named(name):
+        with named(name):
             return os.read(fd, limit)
     finally:
         os.close(fd)
@@ -74,11 +79,11 @@ def read(parent: int, name: str, limit: int) -> bytes:
 def replace(parent: int, name: str, content: bytes) -> None:
     """Replace a file whole: after a power cut it holds the old content or the new, and once this returns the new."""
     temporary = f"{name}.new"
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # where it stays, the next line says so
         os.unlink(temporary, dir_fd=parent)  # left by a crash: nobody else writes here
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
     try:
-        with _named(temporary), open(fd, "wb") as file:
+        with named(temporary), open(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(fd, 0o644)  # whatever the umask: status is for everybody
@@ -88,12 +93,12 @@ def replace(parent: int, name: str, content: bytes) -> None:
         with suppress(OSError):  # the first error is the one to tell; what stays is removed by the next write
             os.unlink(temporary, dir_fd=parent)
         raise
-    with _named(name):
+    with named(name):
         os.fsync(parent)  # or the crash may undo the rename
 
 
 def remove(parent: int, name: str) -> None:
     """Remove a file for good; needs no space on the disk."""
     os.unlink(name, dir_fd=parent)
-    with _named(name):
+    with named(name):
         os.fsync(parent)  # or the crash may bring it back
