@@ -77,15 +77,33 @@ def reason(reset: int) -> str:
 def prune(node: Node, config: Config) -> None:
     """Remove the resets beyond the newest ``keep_resets``, oldest first, at most :data:`MOST_REMOVED` files.
 
+    Those without a lease do not count and go, too: a boot that fails time and again must not cost older evidence.
     Raises ``OSError`` at the first thing that cannot be removed.
     """
     budget = MOST_REMOVED
     try:
         with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-            for reset in resets(above)[: -config.keep_resets]:
+            found = resets(above)
+            empty = [reset for reset in found if _is_empty(above, reset)]
+            for reset in [reset for reset in found if reset not in empty][: -config.keep_resets]:
                 budget = _remove(above, reset, budget)
+            for reset in empty:
+                discard(above, reset)
     except FileNotFoundError:
         return  # nothing was ever set aside
+
+
+def _is_empty(above: int, reset: str) -> bool:
+    """Whether a crash or an error came between making a reset's folders and moving its first lease."""
+    with ExitStack() as stack:
+        directory = durable.subdirectory(above, reset)
+        stack.callback(os.close, directory)
+        for folder in folders(directory):
+            inside = durable.subdirectory(directory, folder)
+            stack.callback(os.close, inside)
+            if os.listdir(inside):
+                return False
+    return True
 
 
 def _remove(parent: int, name: str, budget: int) -> int:
