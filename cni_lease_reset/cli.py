@@ -7,8 +7,16 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from . import __version__, events, service
-from .errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
-from .journald import Journal
+from .errors import (
+    BusyError,
+    CniLeaseResetError,
+    InputOutputError,
+    RefusedError,
+    UsageError,
+    describe,
+    printable,
+)
+from .journald import Journal, say
 from .model import Result
 from .node import Node
 from .systemd import Manager, NoSystemd, Systemd
@@ -69,7 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _status_of(run: Callable[[], int]) -> int:
     try:
-        return run()
+        status = run()
+        _flush()
+        return status
     except CniLeaseResetError as error:
         return _fail(str(error), error.status)
     except OSError as error:
@@ -80,8 +90,17 @@ def _status_of(run: Callable[[], int]) -> int:
         return _fail(f"unexpected, please report: {_where(error)}", 1)
 
 
+def _flush() -> None:
+    """Find out now whether the answer arrived; Python would tell in its own words, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = None
+        raise InputOutputError(f"standard output: {error.strerror}") from error
+
+
 def _fail(line: str, status: int) -> int:
-    print(f"cni-lease-reset: {line}", file=sys.stderr)
+    say(f"cni-lease-reset: {line}", sys.stderr)
     return status
 
 

@@ -37,7 +37,15 @@ class Journal:
         if not sent or self._stderr.isatty():
             # Under systemd our stderr is a journal stream, and <N> is its way to tell a priority.
             prefix = f"<{entry.priority}>" if "JOURNAL_STREAM" in os.environ else f"{LEASE_RESET}: "
-            print(f"{prefix}{entry.message}", file=self._stderr, flush=True)
+            say(f"{prefix}{entry.message}", self._stderr)
+
+
+def say(line: str, stderr: TextIO) -> None:
+    """Tell a person. Where nobody listens any more, neither what is done nor the exit status changes for that."""
+    try:
+        print(line, file=stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # or Python would try again at the end, and exit with 120
 
 
 def serialise(entry: Entry) -> bytes:
