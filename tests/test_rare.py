@@ -140,6 +140,21 @@ def test_at_most_so_many_old_files_are_removed_a_boot(
     assert sorted(path.name[0] for path in (tree.state / "set-aside").iterdir()) == ["2", "3", "4"]
 
 
+def test_boots_that_fail_cost_no_older_reset(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.config("keep_resets: 1\n")
+    evidence = tree.state / "set-aside/1-20261123T061201Z-22222222/k8s-pod-network/10.52.0.7"
+    evidence.parent.mkdir(parents=True)
+    evidence.touch()
+    tree.lease("10.52.0.2")
+    for number in range(3):
+        tree.next_kernel(BootId(f"4444444{number}-4444-4444-8444-444444444444"))
+        with monkeypatch.context() as broken:
+            failing("rename", broken, lambda arguments: arguments[0] == "10.52.0.2", errno.EXDEV)
+            assert service.boot(tree.node, Systemd(), journal).result == "failed"
+    assert tree.set_aside() == {"10.52.0.7"}
+    assert [path.name[0] for path in (tree.state / "set-aside").iterdir()] == ["1"]
+
+
 def test_a_second_reset_is_numbered_after_the_first_whatever_the_clock_says(tree: Tree, journal: Kept) -> None:
     (tree.state / "set-aside/9-20991231T235959Z-22222222").mkdir(parents=True)
     (tree.state / "set-aside/notes").mkdir()

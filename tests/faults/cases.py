@@ -3,6 +3,8 @@
 A further verb is one more line in :data:`CASES`.
 """
 
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,9 +16,12 @@ from cni_lease_reset.leases import is_address
 from cni_lease_reset.model import BootId, DamagedMarker, Marker, NoMarker, Outcome, Reading, State
 
 from .conftest import LONG
+from .tracing import Run
 
 NEXT: Final = BootId("33333333-3333-4333-8333-333333333333")
 KEPT_RESETS: Final = 1
+RESET: Final = "2-20261101T061201Z-22222222"  # the newest of those that are there before
+LIVING: Final = "10.52.0.77"  # the address of a pod that lives all the time
 NETWORKS: Final = ("k8s-pod-network", "cbr0")
 Leases = dict[tuple[str, str], bytes]  # (network, address): content
 
@@ -27,8 +32,12 @@ class Case(NamedTuple):
     name: str
     arguments: tuple[str, ...]
     prepare: Callable[[Tree], None]
-    judges: bool = True  # it is `boot`: leases may go, and the disk must not say "clean" when it is done
     quick: bool = True  # tried by `make test`, too
+
+    @property
+    def verb(self) -> str:
+        """What is done."""
+        return self.arguments[0]
 
     def tree(self, root: Path) -> Tree:
         """Make the node anew, in the same order each time: so the program makes the same calls."""
@@ -47,9 +56,10 @@ def _leaked(tree: Tree) -> None:
     tree.lease("10.52.0.9", "")
     tree.lease("10.60.0.2", network="not-ours")
     for number in (1, 2):
-        old = tree.state / f"set-aside/{number}-20261101T061201Z-22222222/k8s-pod-network/10.52.0.{number}"
-        old.parent.mkdir(parents=True)
-        old.write_text("long ago")
+        old = tree.state / f"set-aside/{number}-20261101T061201Z-22222222/k8s-pod-network"
+        old.mkdir(parents=True)
+        for address in (f"10.52.0.10{number}", "10.52.0.2"):
+            (old / address).write_text(f"long ago {number}")
 
 
 def _after_a_power_cut(tree: Tree) -> None:
@@ -85,13 +95,21 @@ def _in_service(tree: Tree) -> None:
     tree.mark("running", THIS)
 
 
+def _with_a_living_pod(tree: Tree) -> None:
+    _in_service(tree)
+    tree.shim()
+    tree.lease(LIVING)
+
+
 CASES: Final = (
     Case("boot after a power cut", ("boot",), _after_a_power_cut),
     Case("boot after a clean shutdown", ("boot",), _after_a_clean_shutdown),
     Case("boot without a marker", ("boot",), _never_marked, quick=False),
     Case("boot with a damaged marker", ("boot",), _damaged, quick=False),
     Case("boot with an invalid configuration", ("boot",), _clean_but_misconfigured, quick=False),
-    Case("shutdown", ("shutdown", "--force"), _in_service, judges=False),
+    Case("shutdown", ("shutdown", "--force"), _in_service),
+    Case("recover", ("recover", "--yes"), _with_a_living_pod),
+    Case("restore", ("restore", RESET), _in_service),
 )
 
 TRIED: Final = tuple(case for case in CASES if case.quick or LONG)
@@ -136,56 +154,77 @@ class Before(NamedTuple):
         return cls(live(tree), aside(tree), reading(tree))
 
 
-def nothing_is_lost(before: Before, tree: Tree, *, said: str) -> None:
-    """Each lease is where it was or in the newest reset, once, as it was; only what `keep_resets` lets go is gone."""
+def nothing_is_lost(case: Case, before: Before, tree: Tree, *, old_resets: bool = True, said: str) -> None:
+    """Each lease is where it was or in a reset, once, as it was; only what `keep_resets` lets go is gone."""
     now, resets = live(tree), aside(tree)
-    new = [leases for name, leases in resets.items() if name not in before.aside]
-    everywhere = [*now.items(), *(item for leases in new for item in leases.items())]
-    assert sorted(everywhere) == sorted(before.live.items()), said
-    newest = sorted(before.aside)[-KEPT_RESETS:] if not new else []
-    for name in newest:
-        assert resets.get(name) == before.aside[name], f"{said}: reset {name} is gone"
-    untouched = {key: content for key, content in before.live.items() if key[0] not in NETWORKS}
-    assert untouched.items() <= now.items(), f"{said}: a network that nobody named was touched"
+    were = Counter([*before.live.items(), *_all(before.aside)])
+    are = Counter([*now.items(), *_all(resets)])
+    may_go: Counter[tuple[tuple[str, str], bytes]] = Counter()
+    if case.verb == "boot":
+        new = resets.keys() - before.aside.keys()
+        kept = sorted(before.aside)[len(before.aside) - KEPT_RESETS + len(new) :] if old_resets else []
+        may_go = Counter(_all({name: leases for name, leases in before.aside.items() if name not in kept}))
+    assert not are - were, f"{said}: from nowhere: {are - were}"
+    assert not were - are - may_go, f"{said}: lost: {were - are - may_go}"
+    others = {key: content for key, content in before.live.items() if key[0] not in NETWORKS or key[1] == LIVING}
+    assert others.items() <= now.items(), f"{said}: a living pod's lease was touched, or a network that nobody named"
+
+
+def _all(resets: dict[str, Leases]) -> list[tuple[tuple[str, str], bytes]]:
+    return [lease for leases in resets.values() for lease in leases.items()]
 
 
 def the_marker_is_believable(case: Case, before: Before, tree: Tree, *, said: str) -> None:
-    """It is the old one, whole, or what this verb may write; after a crash `clean` is only what was clean before."""
+    """It is the old one, whole, or what this verb may write; `clean` after a crash is only what was clean before."""
     now = reading(tree)
-    if case.judges:
-        moved = live(tree) != before.live
-        if isinstance(now, Marker) and now.state is State.CLEAN:
-            assert now == before.reading, said
-            assert not moved, f"{said}: leases were moved under a mark that still says clean"
-            return
-        was_clean = isinstance(before.reading, Marker) and before.reading.state is State.CLEAN
-        written = isinstance(now, Marker) and (now.state, now.boot_id) == (State.RUNNING, THIS)
-        removed = isinstance(now, NoMarker) and was_clean
-        assert now == before.reading or written or removed, f"{said}: the marker is {now}"
-    else:
-        assert not isinstance(now, DamagedMarker | NoMarker), said
-        assert now.boot_id == THIS, said
-        assert live(tree) == before.live, said
+    was_clean = isinstance(before.reading, Marker) and before.reading.state is State.CLEAN
+    match case.verb:
+        case "boot" if now == before.reading:
+            assert not was_clean or live(tree) == before.live, f"{said}: leases moved while the marker still says clean"
+        case "boot":
+            written = isinstance(now, Marker) and (now.state, now.boot_id) == (State.RUNNING, THIS)
+            assert written or (isinstance(now, NoMarker) and was_clean), f"{said}: the marker is {now}"
+        case "shutdown":
+            assert isinstance(now, Marker), f"{said}: the marker is {now}"
+            assert now.boot_id == THIS, said
+            assert live(tree) == before.live, said
+        case _:
+            assert now == before.reading, f"{said}: the marker is {now}"
 
 
-def it_is_done_or_told(case: Case, before: Before, tree: Tree, status: int, *, said: str) -> None:
-    """Status 0 only where all was done; any other leaves a marker that was not clean where it was."""
+def it_is_done_or_told(case: Case, before: Before, tree: Tree, run: Run, *, said: str) -> None:
+    """Status 0 only where all was done; after `boot` no clean mark stays, and any other only where not all was done."""
     now = reading(tree)
-    if case.judges:
-        assert not (isinstance(now, Marker) and now.state is State.CLEAN), f"{said}: after boot the disk says clean"
-        was_clean = isinstance(before.reading, Marker) and before.reading.state is State.CLEAN
-        due = [key for key, content in live(tree).items() if key[0] in NETWORKS and not (was_clean and content)]
-        done = not due and isinstance(now, Marker) and now.boot_id == THIS
-        assert done or status != 0, f"{said}: status 0, but {due} are left, and the marker is {now}"
-        assert done or was_clean or now == before.reading, f"{said}: the marker was {before.reading}, and is {now}"
-    elif status == 0:
-        assert isinstance(now, Marker), said
-        assert now.state is State.CLEAN, said
+    left = {key: content for key, content in live(tree).items() if key[0] in NETWORKS and key[1] != LIVING}
+    match case.verb:
+        case "boot":
+            was_clean = isinstance(before.reading, Marker) and before.reading.state is State.CLEAN
+            done = not any(not (was_clean and content) for content in left.values())
+            marked = isinstance(now, Marker) and (now.state, now.boot_id) == (State.RUNNING, THIS)
+            assert marked or now == before.reading or was_clean, f"{said}: the marker was {before.reading}, is {now}"
+            assert done or was_clean or not marked, f"{said}: marked as running, and left {left}"
+            # A refusal, and a record under /run that cannot be read, are told and nothing to try again in this boot.
+            told = (
+                run.status != 0
+                or "leases kept: " in run.stderr
+                or "/run/cni-lease-reset/boot cannot be read" in run.stderr
+            )
+            assert (done and marked) or told, f"{said}: left {left}, and the marker is {now}"
+            unreached = "Nothing could be judged" in run.stderr or "clean mark cannot be used up" in run.stderr
+            assert not was_clean or now != before.reading or unreached, f"{said}: the disk still says clean"
+        case "shutdown":
+            assert run.status != 0 or (isinstance(now, Marker) and now.state is State.CLEAN), f"{said}: {now}"
+        case "recover":
+            assert run.status != 0 or not left, f"{said}: {left}"
+        case _:
+            assert run.status != 0 or ("k8s-pod-network", "10.52.0.102") in left, f"{said}: {left}"
 
 
 def the_next_boot_mends_it(before: Before, tree: Tree, *, said: str) -> Outcome:
     """Whatever a crash left, the next boot judges by the marker, clears what is due, and leaves the usual state."""
     tree.config(f"keep_resets: {KEPT_RESETS}\n")
+    for process in tree.root.glob("proc/[0-9]*"):
+        shutil.rmtree(process)  # no pod outlives its kernel
     found = reading(tree)
     resets = aside(tree)
     tree.next_kernel(NEXT)

@@ -3,6 +3,9 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from traceback import format_exception
 from typing import Final, TypeVar
 
 import pytest
@@ -32,15 +35,26 @@ def long() -> bool:
 
 
 @pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in memory, with a short name: the path of a containerd's socket must fit into 107 bytes."""
+    with TemporaryDirectory(prefix="f", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
 def each() -> Iterator[Callable[[Callable[[T], None], Iterable[T]], int]]:
-    """Try something with each of many, as many at once as there are processors; the first failure is raised."""
+    """Try something with each of many, as many at once as there are processors, and tell of all that failed."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def run(attempt: Callable[[T], None], many: Iterable[T]) -> int:
-            return len(list(pool.map(attempt, many)))
+            tried = [pool.submit(attempt, one) for one in many]
+            failed = [
+                "".join(format_exception(error, limit=-1)) for error in (one.exception() for one in tried) if error
+            ]
+            assert not failed, f"{len(failed)} of {len(tried)} failed:\n\n" + "\n".join(failed)
+            return len(tried)
 
         yield run
-        pool.shutdown(cancel_futures=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -37,6 +37,7 @@ class Run(NamedTuple):
     stderr: str
     calls: tuple[Call, ...]  # those on the tree, in order
     hit: tuple[Call, ...]  # those that strace tampered with
+    log: tuple[str, ...]  # strace's own lines
 
 
 def plain(tree: Tree, *arguments: str) -> Run:
@@ -61,16 +62,16 @@ def _run(tree: Tree, arguments: tuple[str, ...], *options: str) -> Run:
     # Nothing of the caller's surroundings, coverage's hooks least of all: each run makes the same calls. -B: no caches.
     program = (sys.executable, "-B", "-m", "cni_lease_reset", "--root", str(tree.root), *arguments)
     done = subprocess.run(
-        ("strace", "-qq", "-y", "-s", "200", "-o", str(log), *options, "--", *program),
+        ("strace", "-qq", "-y", "-s", "4000", "-o", str(log), *options, "--", *program),
         cwd=TOP,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
         text=True,
         capture_output=True,
         check=False,
     )
     lines = log.read_text(errors="backslashreplace").splitlines()
     log.unlink()
-    return Run(done.returncode, done.stderr, *_calls(lines, str(tree.root)))
+    return Run(done.returncode, done.stderr, *_calls(lines, str(tree.root)), tuple(lines))
 
 
 def _calls(lines: list[str], root: str) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
@@ -84,7 +85,7 @@ def _calls(lines: list[str], root: str) -> tuple[tuple[Call, ...], tuple[Call, .
         name, rest = match.groups()
         numbers[name] = numbers.get(name, 0) + 1
         call = Call(name, numbers[name], _place(name, rest, root), _changes(name, rest), ") = -1 " not in rest)
-        if root in rest:
+        if root in rest and name != "execve":
             calls.append(call)
         if "(INJECTED)" in rest or rest.endswith("= ?"):
             hit.append(call)
