@@ -10,7 +10,6 @@ from . import __version__, events, service
 from .errors import (
     BusyError,
     CniLeaseResetError,
-    InputOutputError,
     RefusedError,
     UsageError,
     describe,
@@ -78,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _status_of(run: Callable[[], int]) -> int:
     try:
         status = run()
-        _flush()
+        sys.stdout.flush()  # whether the answer arrived is for us to tell
         return status
     except CniLeaseResetError as error:
         return _fail(str(error), error.status)
@@ -90,17 +89,12 @@ def _status_of(run: Callable[[], int]) -> int:
         return _fail(f"unexpected, please report: {_where(error)}", 1)
 
 
-def _flush() -> None:
-    """Find out now whether the answer arrived; Python would tell in its own words, and exit with 120."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        sys.stdout = None
-        raise InputOutputError(f"standard output: {error.strerror}") from error
-
-
 def _fail(line: str, status: int) -> int:
     say(f"cni-lease-reset: {line}", sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None  # or Python would try again at the end, and exit with 120
     return status
 
 
