@@ -1,0 +1,156 @@
+"""How many addresses a network has to give: what the CNI configurations and flannel say.
+
+Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/allocator``; flannel's ``subnet.env``.
+"""
+
+import ipaddress
+import json
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, TypeAlias
+
+from . import foreign
+from .errors import describe, printable
+from .model import Config
+from .node import Node
+
+CONFIGURATIONS: Final = "/etc/cni/net.d"
+FLANNEL: Final = "/run/flannel/subnet.env"
+_FLANNEL_KEYS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
+_POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
+_MOST: Final = 64  # ranges of a network: nobody has more
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Range(NamedTuple):
+    """Addresses that host-local gives from."""
+
+    first: _Address
+    last: _Address
+    size: int  # without the gateway, which it never gives
+
+    def holds(self, address: str) -> bool:
+        """Whether an address lies in it."""
+        each = ipaddress.ip_address(address)
+        return each.version == self.first.version and int(self.first) <= int(each) <= int(self.last)
+
+
+class Pool(NamedTuple):
+    """All the addresses of one family that a network can give, and how many are taken."""
+
+    family: str  # "ipv4" or "ipv6"
+    size: int
+    leases: int
+
+
+class Pools(NamedTuple):
+    """What the node's configurations tell; ``unread`` says what could not be read of them."""
+
+    ranges: dict[str, tuple[Range, ...]]  # by network
+    flannel: tuple[Range, ...]
+    unread: tuple[str, ...]
+
+    def of(self, network: str, addresses: Iterable[str]) -> tuple[Pool, ...]:
+        """Tell the pools of a network, given the addresses it has leased; none where nothing tells."""
+        leased = list(addresses)
+        ranges = self.ranges.get(network, ())
+        if not ranges and leased and all(any(each.holds(one) for each in self.flannel) for one in leased):
+            ranges = self.flannel  # K3s keeps its CNI configuration elsewhere; the leases tell that it is flannel's
+        found = []
+        for version in (4, 6):
+            size = sum(each.size for each in ranges if each.first.version == version)
+            if size:
+                found.append(Pool(f"ipv{version}", size, sum((":" in one) is (version == 6) for one in leased)))
+        return tuple(found)
+
+
+def read(node: Node, config: Config) -> Pools:
+    """Read what tells the pools of the networks below the configured data directory."""
+    unread: list[str] = []
+    flannel = _flannel(node, unread)
+    ranges: dict[str, tuple[Range, ...]] = {}
+    for name in foreign.listing(node, CONFIGURATIONS, ".conflist", ".conf", ".json"):
+        path = f"{CONFIGURATIONS}/{name}"
+        try:
+            document = json.loads(foreign.text(node, path))
+        except OSError as error:
+            unread.append(describe(error))
+            continue
+        except (ValueError, RecursionError) as error:
+            what = "not valid JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+            unread.append(f"{printable(path, quoted=True)}: {what}")
+            continue
+        for network, found in _networks(document, config.data_dir, flannel):
+            ranges.setdefault(network, found[:_MOST])
+    return Pools(ranges, flannel, tuple(unread))
+
+
+def _flannel(node: Node, unread: list[str]) -> tuple[Range, ...]:
+    try:
+        lines = foreign.text(node, FLANNEL).splitlines()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        unread.append(describe(error))
+        return ()
+    except ValueError as error:
+        unread.append(f"'{FLANNEL}': {error}")
+        return ()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    ranges = (_range({"subnet": values.get(key)}) for key in _FLANNEL_KEYS)
+    return tuple(each for each in ranges if each is not None)
+
+
+def _networks(document: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterator[tuple[str, tuple[Range, ...]]]:
+    """Yield the networks of one configuration, and those that Multus delegates to."""
+    for network in (document, *_list(document, "delegates")):
+        plugins = _list(network, "plugins") or [network]
+        found = tuple(each for plugin in plugins for each in _ranges(plugin, data_dir, flannel))
+        if _text(network, "name") and found:
+            yield _text(network, "name"), found
+
+
+def _ranges(plugin: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterator[Range]:
+    """Yield the ranges of one plugin; those that make no sense to us are left out, for host-local tells of them."""
+    if _text(plugin, "type") == "flannel":
+        yield from flannel  # it calls host-local itself, with its own subnet
+    ipam = _get(plugin, "ipam")
+    if _text(ipam, "type") != "host-local" or (_text(ipam, "dataDir") or Config().data_dir) != data_dir:
+        return
+    sets = [each for each in _list(ipam, "ranges") if isinstance(each, list)]
+    for entry in (ipam, *(entry for each in sets for entry in each)):
+        subnet = _text(entry, "subnet")
+        if subnet.startswith(_POD_CIDR):
+            version = 6 if subnet.endswith("IPv6") else 4
+            yield from (each for each in flannel if each.first.version == version)
+        elif (found := _range(entry)) is not None:
+            yield found
+
+
+def _range(entry: object) -> Range | None:
+    """Read one range with host-local's defaults: the gateway is the first address, the broadcast is never given."""
+    try:
+        subnet = ipaddress.ip_network(_text(entry, "subnet"), strict=False)
+        low, high = int(subnet.network_address) + 1, int(subnet.broadcast_address) - (subnet.version == 4)
+        make = type(subnet.network_address)
+        first = int(make(_text(entry, "rangeStart") or low))
+        last = int(make(_text(entry, "rangeEnd") or high))
+        gateway = int(make(_text(entry, "gateway") or low))
+    except ValueError:
+        return None
+    size = last - first + 1 - (first <= gateway <= last)
+    return Range(make(first), make(last), size) if size > 0 else None
+
+
+def _get(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _text(value: object, key: str) -> str:
+    found = _get(value, key)
+    return found if isinstance(found, str) else ""
+
+
+def _list(value: object, key: str) -> list[object]:
+    found = _get(value, key)
+    return found if isinstance(found, list) else []

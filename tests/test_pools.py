@@ -1,0 +1,162 @@
+"""Pool sizes, held against what the real host-local gives out before it has no more."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import HostLocal, Tree
+
+from cni_lease_reset import foreign, pools
+from cni_lease_reset.model import Config
+from cni_lease_reset.pools import Pool
+
+FLANNEL = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+IPV6 = "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:3::1/64\n"
+
+
+def conflist(tree: Tree, ipam: object, name: str = "k8s-pod-network", file: str = "10-canal.conflist") -> None:
+    write(tree, file, {"name": name, "plugins": [{"type": "calico", "ipam": ipam}, {"type": "portmap"}]})
+
+
+def write(tree: Tree, file: str, document: object) -> None:
+    path = tree.root / "etc/cni/net.d" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+
+
+def flannel(tree: Tree, text: str) -> None:
+    path = tree.root / "run/flannel/subnet.env"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def sizes(tree: Tree, network: str = "k8s-pod-network", leased: tuple[str, ...] = ()) -> dict[str, int]:
+    return {pool.family: pool.size for pool in pools.read(tree.node, Config()).of(network, leased)}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"subnet": "10.52.0.0/28"},
+        {"subnet": "10.52.0.0/30"},
+        {"subnet": "10.52.0.0/28", "gateway": "10.52.0.14"},
+        {"subnet": "10.52.0.0/24", "rangeStart": "10.52.0.10", "rangeEnd": "10.52.0.20"},
+        {"subnet": "10.52.0.0/28", "rangeEnd": "10.52.0.5"},
+        {"subnet": "10.52.0.0/28", "rangeStart": "10.52.0.12", "gateway": "10.52.0.12"},
+        {"subnet": "fd00:52::/124"},
+        {"subnet": "fd00:52::/125", "rangeStart": "fd00:52::3"},
+    ],
+)
+def test_a_pool_is_what_the_real_host_local_gives(tree: Tree, host_local: HostLocal, entry: dict[str, str]) -> None:
+    host_local.ipam["ranges"] = [[entry]]
+    conflist(tree, {"type": "host-local", "ranges": [[entry]]})
+    given = 0
+    while host_local.run("ADD", f"pod{given}").returncode == 0:
+        given += 1
+    pool = pools.read(tree.node, Config()).of("k8s-pod-network", tree.leases())
+    assert pool == (Pool("ipv6" if ":" in entry["subnet"] else "ipv4", given, given),)
+
+
+def test_range_sets_and_the_old_way_of_one_subnet_add_up(tree: Tree) -> None:
+    ranges = [[{"subnet": "10.1.0.0/29"}, {"subnet": "10.2.0.0/29"}], [{"subnet": "fd00::/120"}]]
+    conflist(tree, {"type": "host-local", "subnet": "10.3.0.0/29", "ranges": ranges})
+    assert sizes(tree) == {"ipv4": 15, "ipv6": 254}
+
+
+@pytest.mark.parametrize("subnet", ["usePodCidr", "usePodCIDR"])
+def test_canal_leaves_the_subnet_to_flannel(tree: Tree, subnet: str) -> None:
+    flannel(tree, FLANNEL + IPV6)
+    ranges = [[{"subnet": subnet}], [{"subnet": f"{subnet}IPv6"}]]
+    conflist(tree, {"type": "host-local", "ranges": ranges})
+    assert sizes(tree) == ({"ipv4": 253, "ipv6": 2**64 - 2} if subnet == "usePodCidr" else {})
+
+
+def test_flannels_own_plugin_takes_its_subnet(tree: Tree) -> None:
+    flannel(tree, FLANNEL)
+    write(tree, "10-flannel.conf", {"name": "cbr0", "type": "flannel", "delegate": {"isDefaultGateway": True}})
+    assert sizes(tree, "cbr0") == {"ipv4": 253}
+
+
+def test_a_network_nobody_describes_is_flannels_if_its_leases_are(tree: Tree) -> None:
+    flannel(tree, FLANNEL)
+    assert sizes(tree, "cbr0", ("10.42.3.7", "10.42.3.8")) == {"ipv4": 253}
+    assert sizes(tree, "cbr0", ("10.42.3.7", "10.99.0.8")) == {}
+    assert sizes(tree, "cbr0", ("10.42.3.7", "fd00::1")) == {}
+    assert sizes(tree, "cbr0") == {}
+
+
+def test_multus_tells_of_the_networks_it_delegates_to(tree: Tree) -> None:
+    inner = {"name": "k8s-pod-network", "plugins": [{"ipam": {"type": "host-local", "subnet": "10.52.0.0/24"}}]}
+    write(tree, "00-multus.conf", {"name": "multus-cni-network", "type": "multus", "delegates": [inner]})
+    assert sizes(tree) == {"ipv4": 253}
+
+
+def test_leases_kept_elsewhere_are_another_pool(tree: Tree) -> None:
+    conflist(tree, {"type": "host-local", "subnet": "10.52.0.0/24", "dataDir": "/srv/leases"})
+    assert sizes(tree) == {}
+    found = pools.read(tree.node, Config(data_dir="/srv/leases"))
+    assert found.of("k8s-pod-network", ["10.52.0.2"]) == (Pool("ipv4", 253, 1),)
+
+
+def test_the_first_file_in_the_order_of_their_names_counts(tree: Tree) -> None:
+    conflist(tree, {"type": "host-local", "subnet": "10.52.0.0/28"}, file="20-old.conflist")
+    conflist(tree, {"type": "host-local", "subnet": "10.52.0.0/24"})
+    conflist(tree, {"type": "host-local", "subnet": "10.52.0.0/16"}, file="00-saved.conflist.bak")
+    assert sizes(tree) == {"ipv4": 253}
+
+
+ODD = [
+    "null",
+    "[]",
+    "7",
+    '{"name": 7}',
+    '{"name": "k8s-pod-network", "plugins": 7}',
+    '{"name": "k8s-pod-network", "plugins": [7, null, {"ipam": []}]}',
+    '{"name": "k8s-pod-network", "ipam": {"type": "host-local", "subnet": 7, "ranges": [7, [7, {"subnet": "x"}]]}}',
+    '{"name": "k8s-pod-network", "ipam": {"type": "host-local", "subnet": "10.0.0.0/24", "rangeStart": "fd00::1"}}',
+    '{"name": "k8s-pod-network", "ipam": {"type": "host-local", "subnet": "10.0.0.0/32"}}',
+    '{"name": "k8s-pod-network", "ipam": {"type": "dhcp"}, "delegates": {"a": 1}}',
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_makes_no_sense_tells_no_pool(tree: Tree, text: str) -> None:
+    write(tree, "10-odd.conf", text)
+    assert (sizes(tree), pools.read(tree.node, Config()).unread) == ({}, ())
+
+
+BROKEN = {
+    "{": "'/etc/cni/net.d/10-odd.conf': not valid JSON",
+    "[" * 100_000: "'/etc/cni/net.d/10-odd.conf': not valid JSON",
+    " " * (foreign.LIMIT + 1): "'/etc/cni/net.d/10-odd.conf': longer than 1024 KiB",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=["cut off", "deep", "long"])
+def test_what_cannot_be_read_is_told(tree: Tree, text: str) -> None:
+    write(tree, "10-odd.conf", text)
+    assert pools.read(tree.node, Config()).unread == (BROKEN[text],)
+
+
+def test_a_fifo_or_a_broken_link_holds_nothing_up(tree: Tree) -> None:
+    folder = tree.root / "etc/cni/net.d"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "a.conf")
+    (folder / "b.conf").symlink_to("/nowhere/at/all")
+    unread = pools.read(tree.node, Config()).unread
+    assert unread[0] == "'/etc/cni/net.d/a.conf': not a regular file"
+    assert unread[1].endswith("etc/cni/net.d/b.conf': No such file or directory")
+
+
+def test_flannels_file_may_be_anything(tree: Tree) -> None:
+    flannel(tree, "FLANNEL_SUBNET=what\n\nno line of ours\nFLANNEL_IPV6_SUBNET\n")
+    assert pools.read(tree.node, Config()).flannel == ()
+    path = Path(tree.root / "run/flannel/subnet.env")
+    path.unlink()
+    os.mkfifo(path)
+    assert pools.read(tree.node, Config()).unread == ("'/run/flannel/subnet.env': not a regular file",)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("")
+    assert pools.read(tree.node, Config()).unread[0].endswith("Not a directory")
