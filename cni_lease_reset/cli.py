@@ -20,6 +20,7 @@ from .model import Result
 from .node import Node
 from .systemd import Manager, NoSystemd, Systemd
 
+_ATTENTION: Final = 3  # of status --check
 _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
 
 
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verbs.add_parser(
         "recover", help="set aside the leases whose container does not live, on a running node", allow_abbrev=False
     )
@@ -118,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         case "restore":
             return _restore(node, manager, options.reset)
         case "status":
-            return _status(node, as_json=options.json)
+            return _status(node, as_json=options.json, check=options.check)
         case "history":
             return _history(node, options.lines, as_json=options.json)
         case _:
@@ -210,12 +212,12 @@ def _answer(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(node: Node, *, as_json: bool) -> int:
-    from . import reports
+def _status(node: Node, *, as_json: bool, check: bool) -> int:
+    from . import display, reports, screen
 
-    report = reports.gather(node)
-    _answer(reports.as_json(report) if as_json else reports.as_text(report))
-    return os.EX_OK
+    report = reports.gather(node, Systemd() if node.is_this_machine else NoSystemd())
+    _answer(display.as_json(report) if as_json else display.as_text(report, screen.of(sys.stdout)))
+    return _ATTENTION if check and (report.attention or report.unread) else os.EX_OK
 
 
 def _history(node: Node, most: int | None, *, as_json: bool) -> int:

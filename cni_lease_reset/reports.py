@@ -1,15 +1,35 @@
-"""``status``: how the last boot ended, what this boot did, and how things stand. Changes nothing."""
+"""What ``status`` shows: how the last boot ended, what this boot did, and how things stand. Changes nothing."""
 
-import json
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
-from . import bootfacts, config, durable, leases, marker, runtime, shelf
+from . import attention, bootfacts, config, durable, leases, marker, pools, runtime, sandboxes, shelf
 from .errors import ConfigError, describe, printable
-from .model import BootId, Config, DamagedMarker, Marker, NoMarker, Outcome, Reading, Survey
+from .model import BootId, Config, DamagedMarker, Network, NoMarker, Outcome, Reading, Survey
 from .node import STATE_DIRECTORY, Node, set_aside_directory
+from .pools import Pool
+from .systemd import Inspector
 
-VERSION = 1  # of the JSON; changed when a name goes or changes its meaning
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Stock(NamedTuple):
+    """One network now: its leases, whose they are, and how much room it has; ``None`` where that is in doubt."""
+
+    network: Network
+    live: int | None = None
+    leaked: int | None = None
+    pools: tuple[Pool, ...] = ()
+
+
+class OnShelf(NamedTuple):
+    """One reset."""
+
+    name: str
+    leases: int
+    reason: str  # empty where it is not known
 
 
 class Report(NamedTuple):
@@ -18,37 +38,49 @@ class Report(NamedTuple):
     boot_id: BootId | None
     record: Outcome | runtime.Began | runtime.Unreadable | None
     reading: Reading
-    survey: Survey
-    resets: tuple[tuple[str, int], ...]  # name and lease count, newest first
+    stocks: tuple[Stock, ...]
+    unlisted: tuple[Network, ...]
+    resets: tuple[OnShelf, ...]  # newest first
+    pending: str | None  # why the next boot sets all leases aside, whatever becomes of this one
+    attention: tuple[str, ...]  # what somebody should see to
     unread: tuple[str, ...]
 
 
-def gather(node: Node) -> Report:
+def gather(node: Node, systemd: Inspector) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
-    settings = Config()
+    settings = _settings(node, unread)
+    reading = _marker(node, unread)
+    boot_id = _try(lambda: bootfacts.boot_id(node), None, unread)
+    survey = _try(lambda: leases.survey(node, settings), Survey(), unread)
+    unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
+    stocks = _try(lambda: _stocks(node, settings, survey, unread), None, unread) or ()
+    resets = _try(lambda: _resets(node, settings), None, unread) or ()
+    record = runtime.read(node)
+    pending = attention.pending(boot_id, record, reading)
+    wrong = (
+        *attention.of_boot(boot_id, record, pending),
+        *(line for each in stocks for line in attention.of_pools(each.network, each.leaked, each.pools, settings)),
+        *attention.of_unlisted(survey.unlisted, settings),
+        *attention.of_surroundings(node, settings, systemd),
+    )
+    return Report(boot_id, record, reading, stocks, survey.unlisted, resets, pending, wrong, tuple(unread))
+
+
+def _try(look: Callable[[], T], otherwise: U, unread: list[str]) -> T | U:
     try:
-        settings = config.read(node).config
+        return look()
+    except OSError as error:
+        unread.append(describe(error))
+        return otherwise
+
+
+def _settings(node: Node, unread: list[str]) -> Config:
+    try:
+        return config.read(node).config
     except ConfigError as error:
         unread.append(f"{error} (shown with the defaults)")
-    boot_id: BootId | None = None
-    reading = _marker(node, unread)
-    survey = Survey()
-    resets: tuple[tuple[str, int], ...] = ()
-    try:
-        boot_id = bootfacts.boot_id(node)
-    except OSError as error:
-        unread.append(describe(error))
-    try:
-        survey = leases.survey(node, settings)
-    except OSError as error:
-        unread.append(describe(error))
-    try:
-        resets = _resets(node, settings)
-    except OSError as error:
-        unread.append(describe(error))
-    unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
-    return Report(boot_id, runtime.read(node), reading, survey, resets, tuple(unread))
+        return Config()
 
 
 def _marker(node: Node, unread: list[str]) -> Reading:
@@ -62,90 +94,41 @@ def _marker(node: Node, unread: list[str]) -> Reading:
         return DamagedMarker("its directory cannot be read")
 
 
-def _resets(node: Node, settings: Config) -> tuple[tuple[str, int], ...]:
+def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
+    if not survey.networks:
+        return ()
+    seen = _try(lambda: sandboxes.look(node), None, unread)
+    sizes = pools.read(node, settings)
+    unread += sizes.unread
+    with durable.directory(settings.data_dir, root=node.root) as data:
+        return tuple(_stock(data, each, seen, sizes) for each in survey.networks)
+
+
+def _stock(data: int, network: Network, seen: sandboxes.Sandboxes | None, sizes: pools.Pools) -> Stock:
+    found = [lease for lease, _ in leases.inventory(data, network.name)]
+    room = sizes.of(network.name, [lease.address for lease in found])
+    if seen is None or seen.doubt is not None:
+        return Stock(network, pools=room)
+    live = sum(lease.owner in seen.alive for lease in found)
+    return Stock(network, live, sum(lease.is_leaked(seen.alive) for lease in found), room)
+
+
+def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
     path = set_aside_directory(settings.data_dir)
     try:
         with durable.directory(path, root=node.root) as above:
-            return tuple((name, _size(node.path(f"{path}/{name}"))) for name in reversed(shelf.resets(above)))
+            return tuple(_on_shelf(above, node, path, name) for name in reversed(shelf.resets(above)))
     except FileNotFoundError:
         return ()
 
 
+def _on_shelf(above: int, node: Node, path: str, name: str) -> OnShelf:
+    reset = durable.subdirectory(above, name)
+    try:
+        return OnShelf(name, _size(node.path(f"{path}/{name}")), printable(shelf.reason(reset)))
+    finally:
+        os.close(reset)
+
+
 def _size(reset: str) -> int:
     return sum(len(os.listdir(network.path)) for network in os.scandir(reset) if network.is_dir(follow_symlinks=False))
-
-
-def as_json(report: Report) -> str:
-    """Write the report for programs; the names are documented in the README."""
-    record = report.record
-    document = {
-        "version": VERSION,
-        "boot_id": report.boot_id,
-        "boot": runtime.as_json(record) if isinstance(record, Outcome) else None,
-        "marker": _marker_json(report.reading),
-        "networks": [
-            {"name": each.name, "ipv4": each.inet, "ipv6": each.inet6, "torn": each.torn}
-            for each in report.survey.networks
-        ],
-        "not_configured": [{"name": each.name, "leases": each.leases} for each in report.survey.unlisted],
-        "resets": [{"name": name, "leases": number} for name, number in report.resets],
-        "unread": list(report.unread),
-    }
-    return json.dumps(document, indent=2) + "\n"
-
-
-def _marker_json(reading: Reading) -> dict[str, str]:
-    match reading:
-        case Marker(state=state, boot_id=boot_id, since=since):
-            return {"state": state, "boot_id": boot_id, "since": since}
-        case NoMarker():
-            return {"state": "none"}
-    return {"state": "damaged", "reason": reading.why}
-
-
-def as_text(report: Report) -> str:
-    """Write the report for people, at 80 columns."""
-    rows = [
-        *_record_rows(report),
-        ("Marker", _marker_text(report.reading, report.boot_id)),
-    ]
-    lines = [f"{label:<12}{text}" for label, text in rows]
-    lines += ["", f"{'Network':<36}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}"]
-    lines += [f"{printable(n.name):<36}{n.inet:>8}{n.inet6:>8}{n.torn:>8}" for n in report.survey.networks]
-    lines += [] if report.survey.networks else ["(no leases: none of the configured networks exists)"]
-    if report.survey.unlisted:
-        lines.append(f"not configured: {', '.join(leases.quoted(each) for each in report.survey.unlisted)}")
-    lines += ["", f"{'Reset':<44}{'Leases':>8}"] if report.resets else []
-    lines += [f"{name:<44}{number:>8}" for name, number in report.resets]
-    lines += [""] if report.unread else []
-    lines += [f"Not read: {each}" for each in report.unread]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
-    match report.record:
-        case None:
-            return (("Last boot", "not judged: boot has not run since this kernel started"),)
-        case runtime.Began(boot_id=boot_id) if boot_id == report.boot_id:
-            return (("Last boot", "not judged: boot began and did not end, or is still at work"),)
-        case runtime.Unreadable(why=why):
-            return (("Last boot", f"not known: /run/cni-lease-reset/boot: {why}"),)
-        case Outcome() as outcome if outcome.boot_id == report.boot_id:
-            counts = f"{outcome.found} found, {outcome.cleared} set aside, {outcome.kept} kept, {outcome.torn} torn"
-            return (
-                ("Last boot", f"{outcome.judgement.verdict}: {outcome.judgement.why}"),
-                ("This boot", f"{outcome.result}: {outcome.why}"),
-                ("", counts + (f", in {outcome.reset}" if outcome.reset else "")),
-            )
-        case _:
-            return (("Last boot", "not judged: the record under /run is of another boot"),)
-
-
-def _marker_text(reading: Reading, this: BootId | None) -> str:
-    match reading:
-        case Marker(state=state, boot_id=boot_id, since=since):
-            whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
-            return f"{state} since {since} ({whose})"
-        case NoMarker():
-            return "none: the next boot will set every lease aside"
-    return f"damaged: {reading.why}"

@@ -52,6 +52,14 @@ class Manager(Protocol):
         ...
 
 
+class Inspector(Protocol):
+    """What ``status`` asks of it."""
+
+    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
+        """Tell which units a unit is ordered before, whether they exist or not."""
+        ...
+
+
 class Operator(Manager, Protocol):
     """What ``recover`` asks of it besides."""
 
@@ -79,6 +87,10 @@ class NoSystemd:
         """Nobody can tell."""
         return Answer(None)
 
+    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:  # noqa: ARG002  the Protocol's
+        """Nobody can tell."""
+        return Answer(None)
+
 
 class Systemd:
     """The systemd of this machine."""
@@ -90,6 +102,10 @@ class Systemd:
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
         return _ask(_bus_going_down, _systemctl_going_down)
+
+    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
+        """Ask for one property; systemd loads the unit if need be."""
+        return _ask(lambda: _bus_before(unit), lambda: _systemctl_before(unit))
 
     def stop(self, units: Sequence[str]) -> None:
         """Stop them with ``systemctl``, which waits for the jobs; its own error is the reason."""
@@ -197,6 +213,19 @@ def _systemctl_going_down() -> bool:
     if "stopping" in _systemctl("--property=SystemState", "--value"):
         return True
     return any(line not in ("", "0") for line in _systemctl("--property=Job", "--value", "--", _SHUTDOWN))
+
+
+def _bus_before(unit: str) -> tuple[str, ...]:
+    # An object's path is its name with all but letters and digits escaped; see sd_bus_path_encode(3).
+    name = "".join(each if each.isalnum() else f"_{ord(each):02x}" for each in unit)
+    path = f"/org/freedesktop/systemd1/unit/{name}".encode()
+    with _bus() as bus:
+        units = bus.get_property(_SYSTEMD[0], path, b"org.freedesktop.systemd1.Unit", b"Before", b"as")
+    return tuple(each.decode() for each in units)
+
+
+def _systemctl_before(unit: str) -> tuple[str, ...]:
+    return tuple(" ".join(_systemctl("--property=Before", "--value", "--", unit)).split())
 
 
 def _bus_at_work(unit: str) -> bool:

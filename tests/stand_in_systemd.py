@@ -20,6 +20,8 @@ def answer(message: Message, system_state: str, states: dict[str, str], jobs: di
     if member == "StartTransientUnit":
         print(json.dumps(message.body), flush=True)
         return new_method_return(message, "o", ("/job/1",))
+    if member == "Get" and message.body[1] == "Before":
+        return new_method_return(message, "v", (("as", before_of(states)),))
     if member == "Get":
         return new_method_return(message, "v", (("s", system_state),))
     if member == "GetAll":
@@ -31,6 +33,7 @@ def answer(message: Message, system_state: str, states: dict[str, str], jobs: di
             "LoadState": ("s", "loaded"),
             "ActiveState": ("s", states.get(name, "inactive")),
             "Job": ("(uo)", job),
+            "Before": ("as", before_of(states)),
         }
         return new_method_return(message, "a{sv}", (properties,))
     rows = [
@@ -38,6 +41,11 @@ def answer(message: Message, system_state: str, states: dict[str, str], jobs: di
         for name in message.body[0]
     ]
     return new_method_return(message, "a(ssssssouso)", (rows,))
+
+
+def before_of(states: dict[str, str]) -> list[str]:
+    """What every unit here is ordered before: the units that were named."""
+    return list(states)
 
 
 def unit_of(path: str) -> str:

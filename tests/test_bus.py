@@ -56,6 +56,12 @@ def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bo
         assert Systemd().going_down() == Answer(down)
 
 
+def test_what_our_unit_is_ordered_before_is_asked_by_its_name(address: str) -> None:
+    with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active", "k3s.service=x"):
+        answer = Systemd().ordered_before("cni-lease-reset.service")
+    assert answer == Answer(("rke2-server.service", "k3s.service"))
+
+
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     code = (
         "from cni_lease_reset import config, systemd\n"

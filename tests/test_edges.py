@@ -146,6 +146,11 @@ def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: st
     assert systemd.Systemd().going_down().value is down
 
 
+def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
+    program(systemctl, 'case "$*" in *Before*our.service) echo k3s.service shutdown.target;; esac')
+    assert systemd.Systemd().ordered_before("our.service").value == ("k3s.service", "shutdown.target")
+
+
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
     program(systemctl, "echo failed")
@@ -377,7 +382,7 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
     code = (
         "import os, sys\n"
-        "from cni_lease_reset import cli, reports\n"
+        "from cni_lease_reset import cli, display\n"
         "os.setgroups([])\n"
         "os.setuid(65534)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"

@@ -10,9 +10,11 @@ from typing import cast
 import pytest
 from conftest import OTHER, THIS, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, durable, events, leases, reports, runtime, service, shelf
+from cni_lease_reset import cli, display, durable, events, leases, reports, runtime, service, shelf
 from cni_lease_reset.errors import describe, printable
 from cni_lease_reset.model import BootId, Config, Marker, Outcome, State
+from cni_lease_reset.reports import Report
+from cni_lease_reset.screen import Screen
 from cni_lease_reset.systemd import NoSystemd
 from cni_lease_reset.verdict import judge
 
@@ -222,6 +224,14 @@ def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, jo
     assert (tree.root / f"data/cni/cni-lease-reset/set-aside/{reset}/k8s-pod-network/10.52.0.2").exists()
 
 
+def gathered(tree: Tree) -> Report:
+    return reports.gather(tree.node, NoSystemd())
+
+
+def shown(tree: Tree) -> str:
+    return display.as_text(gathered(tree), Screen())
+
+
 RECORDS = [b"", b"[]", b"{}", b'{"boot_id": 1, "x": 2}', b"\xff", b"[" * 100_000, b'{"boot_id": "x", "verdict": "odd"}']
 
 
@@ -233,7 +243,7 @@ def test_a_record_that_cannot_be_read_is_this_boots(tree: Tree, journal: Kept, c
     (tree.root / "run/cni-lease-reset/boot").write_bytes(content)
     assert service.boot(tree.node, Systemd(), journal).judgement.verdict == "same-boot"
     assert tree.leases() == {"10.52.0.2"}
-    assert "not known: /run/cni-lease-reset/boot" in reports.as_text(reports.gather(tree.node))
+    assert "not known: /run/cni-lease-reset/boot" in shown(tree)
 
 
 def test_an_outcome_survives_its_record(tree: Tree, journal: Kept) -> None:
@@ -242,7 +252,7 @@ def test_an_outcome_survives_its_record(tree: Tree, journal: Kept) -> None:
     tree.lease("10.60.0.1", network="other")
     outcome = service.boot(tree.node, Systemd(remark="no bus"), journal)
     assert runtime.read(tree.node) == outcome
-    assert json.loads(reports.as_json(reports.gather(tree.node)))["boot"]["leases"]["cleared"] == 1
+    assert json.loads(display.as_json(gathered(tree)))["boot"]["leases"]["cleared"] == 1
 
 
 def test_status_says_what_it_could_not_read(tree: Tree) -> None:
@@ -250,27 +260,27 @@ def test_status_says_what_it_could_not_read(tree: Tree) -> None:
     tree.data.parent.mkdir(parents=True)
     tree.data.write_text("")
     tree.state.write_text("")
-    text = reports.as_text(reports.gather(tree.node))
+    text = shown(tree)
     assert text.count("Not read: ") == 4
     assert "Marker      damaged: its directory cannot be read" in text
 
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
-    assert "none: the next boot will set every lease aside" in reports.as_text(reports.gather(tree.node))
+    assert "none: the next boot will set every lease aside" in shown(tree)
     runtime.begin(tree.node, THIS)
-    assert "boot began and did not end" in reports.as_text(reports.gather(tree.node))
+    assert "boot began and did not end" in shown(tree)
     runtime.begin(tree.node, OTHER)
-    assert "the record under /run is of another boot" in reports.as_text(reports.gather(tree.node))
+    assert "the record under /run is of another boot" in shown(tree)
     tree.mark("clean")
     tree.lease("10.60.0.1", network="other")
-    assert "clean since 2026-11-23T06:12:01Z (another boot, 22222222)" in reports.as_text(reports.gather(tree.node))
-    assert "not configured: other 1" in reports.as_text(reports.gather(tree.node))
+    assert "clean since 2026-11-23T06:12:01Z (another boot, 22222222)" in shown(tree)
+    assert "not configured: other 1" in shown(tree)
     (tree.state / "marker").write_text("")
-    report = reports.gather(tree.node)
-    assert "damaged: it is empty" in reports.as_text(report)
-    assert json.loads(reports.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
+    report = gathered(tree)
+    assert "damaged: it is empty" in display.as_text(report, Screen())
+    assert json.loads(display.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
     (tree.state / "marker").unlink()
-    assert json.loads(reports.as_json(reports.gather(tree.node)))["marker"] == {"state": "none"}
+    assert json.loads(display.as_json(gathered(tree)))["marker"] == {"state": "none"}
 
 
 def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:

@@ -1,0 +1,89 @@
+"""What somebody should see to, in sentences: what, and what to do. ``status --check`` exits 3 if there is any."""
+
+from collections.abc import Iterator
+
+from . import mounts, rivals, runtime
+from .errors import printable
+from .model import (
+    UNIT,
+    About,
+    BootId,
+    Config,
+    DamagedMarker,
+    Marker,
+    Network,
+    NoMarker,
+    Outcome,
+    Reading,
+    Result,
+    State,
+)
+from .node import STATE_DIRECTORY, Node
+from .plan import is_crowded
+from .pools import Pool
+from .systemd import Inspector
+
+CROWDED = 90  # percent of a pool
+_UNDONE = (Result.REFUSED, Result.FAILED, Result.MISCONFIGURED)
+
+
+def pending(
+    boot_id: BootId | None, record: Outcome | runtime.Began | runtime.Unreadable | None, reading: Reading
+) -> str | None:
+    """Say why the next boot sets leases aside, however this one ends; ``None`` if it depends on that."""
+    if isinstance(record, Outcome) and record.boot_id == boot_id and record.result in _UNDONE:
+        return f"this boot could not do what was due ({record.result}: {printable(record.why)})"
+    match reading:
+        case NoMarker():
+            return "there is no marker"
+        case DamagedMarker(why=why):
+            return f"the marker is damaged ({why})"
+        case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
+            return "the marker is still that of an earlier boot, which had no clean end"
+    return None
+
+
+def of_boot(
+    boot_id: BootId | None, record: Outcome | runtime.Began | runtime.Unreadable | None, due: str | None
+) -> Iterator[str]:
+    """What is wrong with this boot and with the next."""
+    if not isinstance(record, Outcome) or record.boot_id != boot_id:
+        yield f"This boot was not judged. Look at: systemctl status {UNIT}"
+    else:
+        yield from (remark.text for remark in record.remarks if remark.about is About.MARKER_STUCK)
+    if due is not None:
+        yield f"A reset is pending for the next boot: {due}. Reboot when it suits you."
+
+
+def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
+    """Networks that come to the end of their addresses."""
+    name = printable(network.name)
+    remedy = "" if not leaked else f", and {leaked} look leaked: cni-lease-reset recover --dry-run"
+    for pool in room:
+        if pool.leases * 100 >= pool.size * CROWDED:
+            family = pool.family.replace("ip", "IP")
+            yield f"{name}: {pool.leases} of {pool.size} {family} addresses are taken{remedy}"
+    if not room and leaked and is_crowded(network, config.max_kept_leases):
+        yield f"{name}: more than {config.max_kept_leases} addresses are taken{remedy}"
+
+
+def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
+    """Crowded networks that a mistyped name would leave out."""
+    for network in networks:
+        if is_crowded(network, config.max_kept_leases):
+            name = printable(network.name)
+            problem = f"{name} holds {network.leases} leases, and no setting names it."
+            yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
+
+
+def of_surroundings(node: Node, config: Config, systemd: Inspector) -> Iterator[str]:
+    """What makes this program blind, or late."""
+    ordered = systemd.ordered_before(UNIT).value
+    for unit in config.runtime_units:
+        if ordered is not None and unit not in ordered:
+            yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
+    lost = mounts.volatile(node, STATE_DIRECTORY)
+    if lost is not None:
+        yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
+    networks = [f"{config.data_dir}/{name}" for name in config.networks]
+    yield from (f"{line}. Let one of the two do it." for line in rivals.find(node, networks))
