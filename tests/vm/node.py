@@ -1,176 +1,170 @@
-"""A virtual node: boots, runs commands, loses power. Every wait is for a condition and has a bound."""
+"""A virtual node: a machine with pods, leases, and the product."""
 
 import json
-import shlex
-import socket
-import subprocess
-import time
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-LEASES: Final = "/var/lib/cni/networks/k8s-pod-network"
-BOOT_SECONDS: Final = 180  # without KVM, beside another busy machine
-PODS_SECONDS: Final = 240
+import verdicts
+from machine import Image, Machine
+from summary import Row
+from verdicts import Verdict
+
+NETWORKS: Final = "/var/lib/cni/networks"
+LEASES: Final = f"{NETWORKS}/k8s-pod-network"
+STATE: Final = "/var/lib/cni/cni-lease-reset"
+CONFIG: Final = "/etc/cni-lease-reset/config.yaml"
+UNIT: Final = "cni-lease-reset.service"
+PATIENCE: Final = f"/etc/systemd/system/{UNIT}.d/emulated.conf"
+RKE2: Final = "rke2-server.service"
+WITHOUT_US: Final = f"systemd.mask={UNIT}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    status: int
-    stdout: str
-    stderr: str
+class Pods(NamedTuple):
+    """What came of starting the pods: sandbox ids, and host-local's own words."""
+
+    alive: tuple[str, ...]  # from before
+    started: tuple[str, ...]
+    errors: tuple[str, ...]
+    stopped: tuple[str, ...] = ()  # the sandboxes of earlier boots that got their DEL
+    not_stopped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class File(NamedTuple):
     """Inode and ctime say more than presence: a lease deleted and handed out again has the same name."""
 
-    address: str
+    path: str  # below the folder asked for
     inode: int
-    ctime: str
     size: int
-    content: str
-
-
-class Line:
-    """A connection on which each line is a JSON object: QMP and the lab shell both speak so."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while True:  # QEMU makes the socket a moment after it was started
-            self._socket = socket.socket(socket.AF_UNIX)
-            try:
-                self._socket.connect(str(path))
-                return
-            except OSError:
-                self._socket.close()
-                if time.monotonic() > deadline:
-                    raise
-
-    def send(self, message: dict[str, object]) -> None:
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def messages(self, timeout: float) -> Iterator[dict[str, Any]]:
-        """Yield what arrives; raise TimeoutError when the bound is reached, ConnectionError when QEMU is gone."""
-        deadline = time.monotonic() + timeout
-        pending = b""
-        while True:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            chunk = self._socket.recv(65536)
-            if not chunk:
-                raise ConnectionError("QEMU closed the line")
-            *lines, pending = (pending + chunk).split(b"\n")
-            yield from (json.loads(line) for line in lines if line.strip())
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class Node:
-    def __init__(self, folder: Path, image: Path) -> None:
-        self.folder, self.boots, self._requests = folder, 0, 0
-        self._image, self._disk = image, folder / "disk.qcow2"
-        backing = ["-b", str(image / "disk.img"), "-F", "raw"]
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(self._disk)], check=True)
-
-    def start(self) -> None:
-        """Power on and wait until the lab shell answers."""
-        for name in ("qmp", "shell"):
-            (self.folder / name).unlink(missing_ok=True)
-        self._qemu = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL)
-        self._qmp = Line(self.folder / "qmp", timeout=20)
-        self._qmp.send({"execute": "qmp_capabilities"})
-        self._shell = Line(self.folder / "shell", timeout=20)
-        self.wait_for_boot()
-
-    def _command(self) -> list[str]:
-        return [
-            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536"),
-            *("-nodefaults", "-display", "none", "-kernel", str(self._image / "vmlinuz")),
-            *("-initrd", str(self._image / "initrd"), "-append", "root=/dev/vda rw console=ttyS0 panic=1"),
-            *("-drive", f"file={self._disk},if=virtio,format=qcow2,cache=writeback"),
-            *(
-                "-chardev",
-                f"file,id=console,path={self.folder / 'console.log'},append=on",
-                "-serial",
-                "chardev:console",
-            ),
-            *("-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off"),
-            *("-device", "virtio-serial", "-device", "virtserialport,chardev=shell,name=lab"),
-            *("-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off", "-device", "virtio-rng-pci"),
-        ]
-
-    def wait_for_boot(self) -> None:
-        next(message for message in self._shell.messages(BOOT_SECONDS) if "hello" in message)
-        self.boots += 1
-
-    def power_cut(self) -> None:
-        """Reset the machine as it stands: what the kernel has not written yet is lost. Then wait for the next boot."""
-        self._shell.close()  # half an answer may be under way
-        self._qmp.send({"execute": "system_reset"})
-        next(message for message in self._qmp.messages(20) if message.get("event") == "RESET")
-        self._shell = Line(self.folder / "shell", timeout=20)
-        self.wait_for_boot()
-
-    def try_run(self, command: str, timeout: float = 60) -> Reply:
-        self._requests += 1
-        self._shell.send({"id": self._requests, "command": command})
-        answers = self._shell.messages(timeout)
-        reply = next(message for message in answers if message.get("id") == self._requests)
-        return Reply(reply["status"], reply["stdout"], reply["stderr"])
-
-    def run(self, command: str, timeout: float = 60) -> str:
-        reply = self.try_run(command, timeout)
-        assert reply.status == 0, f"{command}: exit {reply.status}: {reply.stderr or reply.stdout}"
-        return reply.stdout
-
-    def wait_until(self, condition: str, seconds: int) -> None:
-        """Wait until a shell command succeeds in the machine."""
-        loop = f"until {condition}; do sleep 0.2; done"
-        self.run(f"timeout {seconds} bash -c {shlex.quote(loop)}", timeout=seconds + 30)
-
-    def pods(self) -> dict[str, Any]:
-        """What came of starting the pods at this boot: alive, started, errors (with host-local's own words)."""
-        self.wait_until("test -e /run/rke2-stand-in.json", PODS_SECONDS)
-        outcome: dict[str, Any] = json.loads(self.run("cat /run/rke2-stand-in.json"))
-        return outcome
-
-    def leases(self, folder: str = LEASES) -> tuple[Lease, ...]:
-        listing = self.run(
-            f"cd {folder} 2>/dev/null || exit 0; for f in [0-9]*; do [ -f $f ] || continue;"
-            " stat -c '%n %i %z %s' $f | tr '\\n' '|'; tr -d '\\r\\0' <$f | tr '\\n' ' '; echo; done"
-        )
-        return tuple(_lease(line) for line in listing.splitlines())
-
-    def journal(self, match: str) -> list[dict[str, Any]]:
-        """The entries of this boot that journalctl selects."""
-        return [json.loads(line) for line in self.run(f"journalctl -b -o json --no-pager {match}").splitlines()]
-
-    def stop(self) -> None:
-        self._qemu.kill()
-        self._qemu.wait()
+    ctime: str
 
     @property
-    def console(self) -> str:
-        return (self.folder / "console.log").read_text(errors="replace")
+    def name(self) -> str:
+        """The address, for a lease."""
+        return self.path.rsplit("/", 1)[-1]
 
 
-def _lease(line: str) -> Lease:
-    facts, content = line.split("|", 1)
-    address, inode, rest = facts.split(" ", 2)
-    ctime, size = rest.rsplit(" ", 1)
-    return Lease(address=address, inode=int(inode), ctime=ctime, size=int(size), content=content.strip())
+class Node(Machine):
+    """What the tests ask of a node."""
+
+    def __init__(self, folder: Path, image: Image, *devices: str, rows: list[Row]) -> None:
+        super().__init__(folder, image, *devices)
+        self._rows, self._seen = rows, list[Verdict]()
+
+    @contextmanager
+    def scenario(self, name: str) -> Iterator[None]:
+        """Make a row of the summary of what happens in a ``with`` block."""
+        print(f"-- {name}", flush=True)
+        boots, seen, result = self.boots, len(self._seen), "FAILED"
+        try:
+            yield
+            result = "ok"
+        finally:
+            self._rows.append(Row(name, self.boots - boots, tuple(self._seen[seen:]), result))
+
+    # -- pods and leases ------------------------------------------------------------------------------------------
+
+    def pods(self) -> Pods:
+        """Wait until the stand-in has started its pods at this boot (or failed to), and RKE2 is up."""
+        self.wait_until(f"test -e /run/rke2-stand-in.json && systemctl -q is-active {RKE2}")
+        outcome: dict[str, list[str]] = json.loads(self.run("cat /run/rke2-stand-in.json"))
+        return Pods(**{name: tuple(values) for name, values in outcome.items()})
+
+    def files(self, folder: str) -> tuple[File, ...]:
+        """The files below a folder, nothing where it does not exist."""
+        found = self.try_run(f"find {folder} -type f -printf '%P\\t%i\\t%s\\t%C@\\n'").stdout
+        return _files(found)
+
+    def leases(self, folder: str = LEASES) -> tuple[File, ...]:
+        """The leases of a network."""
+        return tuple(file for file in self.files(folder) if _is_address(file.name))
+
+    def before(self) -> tuple[File, ...]:
+        """What lay under /var/lib/cni when this boot began, before anybody touched it."""
+        return _files(self.run("cat /run/lab/before"))
+
+    def commit_names(self) -> None:
+        """Make the leases' names durable, not what is in them.
+
+        ext4 commits names every 5 s and contents later still, so a cut in between leaves zero bytes. This makes sure.
+        """
+        self.run(f"sync {LEASES}")
+
+    def pod_addresses(self) -> tuple[str, ...]:
+        """The addresses that the living pods have, as their own network namespaces say; IPv4."""
+        each = "ip -n $(basename $ns) -o -4 address show eth0"
+        found = self.run(f"for ns in /run/netns/cni-*; do {each}; done")
+        addresses = tuple(re.findall(r"inet ([\d.]+)/", found))
+        assert addresses, "no pod has an address"
+        return addresses
+
+    def ping(self, address: str, namespace: str = "") -> bool:
+        """Whether a pod answers, from the node or from another pod's network namespace."""
+        inside = f"ip netns exec {namespace} " if namespace else ""
+        return self.try_run(f"{inside}ping -q -c 1 -W 10 {address}").status == 0
+
+    @contextmanager
+    def untouched_leases(self) -> Iterator[None]:
+        """No lease changes in a ``with`` block, not even inode or ctime, and every pod still answers."""
+        before, pods = self.leases(), self.pod_addresses()
+        assert set(pods) <= {lease.name for lease in before}
+        yield
+        assert self.leases() == before
+        assert self.pod_addresses() == pods
+        assert all(self.ping(address) for address in pods)
+
+    # -- the product ----------------------------------------------------------------------------------------------
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict entries of this boot, oldest first."""
+        self.run("journalctl --sync")
+        lines = self.run(f"journalctl -b -o json --no-pager -u {UNIT}").splitlines()
+        return verdicts.parse([json.loads(line) for line in lines])
+
+    def verdict(self) -> Verdict:
+        """The one verdict entry of this boot, once the unit has done its work."""
+        self.settled()
+        (only,) = self.verdicts()
+        self._seen.append(only)
+        return only
+
+    def verdict_again(self) -> Verdict:
+        """The newest verdict entry, where the unit ran more than once at this boot."""
+        *_, newest = self.verdicts()
+        self._seen.append(newest)
+        return newest
+
+    def settled(self) -> None:
+        """Wait until the unit has run at this boot, whatever came of it."""
+        state = f"$(systemctl show -P ActiveState {UNIT})"
+        self.wait_until(f"[[ {state} == active || {state} == failed ]]")
+
+    def marker(self) -> dict[str, str]:
+        """What the marker says, nothing where there is none."""
+        lines = self.try_run(f"cat {STATE}/marker").stdout.splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run(f"systemctl show -P {name} {unit}").strip()
+
+    def moment(self, unit: str, name: str) -> float:
+        """A monotonic time stamp of a unit, in seconds since the kernel began."""
+        return int(self.show(unit, f"{name}TimestampMonotonic")) / 1e6
+
+    def nothing_lost(self) -> None:
+        """Every lease of before this boot is where it was or set aside: renaming keeps the inode."""
+        leases = {(file.inode, file.name) for file in self.before() if _is_address(file.name)}
+        now = {(file.inode, file.name) for file in self.files("/var/lib/cni")}
+        assert leases <= now, f"lost: {sorted(leases - now)}"
 
 
-@contextmanager
-def running(node: Node) -> Iterator[Node]:
-    """Power on for a `with` block; whatever went wrong, the journal is kept and the machine is gone afterwards."""
-    try:
-        node.start()
-        yield node
-    finally:
-        with suppress(OSError, AssertionError):  # a machine that hangs has no journal to give, but a console log
-            (node.folder / "journal.txt").write_text(node.run("journalctl --no-pager -o short-monotonic", timeout=60))
-        node.stop()
+def _files(listing: str) -> tuple[File, ...]:
+    rows = [line.split("\t") for line in listing.splitlines()]
+    return tuple(sorted(File(path, int(inode), int(size), ctime) for path, inode, size, ctime in rows))
+
+
+def _is_address(name: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+){3}|[0-9a-f:]*:[0-9a-f:]*", name) is not None
