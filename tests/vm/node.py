@@ -155,8 +155,8 @@ class Node(Machine):
         return int(self.show(unit, f"{name}TimestampMonotonic")) / 1e6
 
     def nothing_lost(self) -> None:
-        """Every lease of before this boot is where it was or set aside: renaming keeps the inode."""
-        leases = {(file.inode, file.name) for file in self.before() if _is_address(file.name)}
+        """Every lease that this boot found is where it was or set aside: renaming keeps the inode."""
+        leases = {(file.inode, file.name) for file in self.before() if _is_lease(file)}
         now = {(file.inode, file.name) for file in self.files("/var/lib/cni")}
         assert leases <= now, f"lost: {sorted(leases - now)}"
 
@@ -164,6 +164,10 @@ class Node(Machine):
 def _files(listing: str) -> tuple[File, ...]:
     rows = [line.split("\t") for line in listing.splitlines()]
     return tuple(sorted(File(path, int(inode), int(size), ctime) for path, inode, size, ctime in rows))
+
+
+def _is_lease(file: File) -> bool:
+    return file.path.startswith("networks/") and _is_address(file.name)
 
 
 def _is_address(name: str) -> bool:
