@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from . import __version__, events, service
 from .errors import (
@@ -19,6 +19,9 @@ from .journald import Journal, say
 from .model import Result
 from .node import Node
 from .systemd import Manager, NoSystemd, Systemd
+
+if TYPE_CHECKING:
+    from .reports import Report
 
 _ATTENTION: Final = 3  # of status --check
 _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
@@ -48,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="do not ask systemd whether the system goes down (needs --root)"
     )
     status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
-    status.add_argument("--json", action="store_true", help="for programs")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--metrics", action="store_true", help="write metrics_file, or print where none is set")
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verbs.add_parser(
         "recover", help="set aside the leases whose container does not live, on a running node", allow_abbrev=False
@@ -120,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         case "restore":
             return _restore(node, manager, options.reset)
         case "status":
-            return _status(node, as_json=options.json, check=options.check)
+            return _status(node, options)
         case "history":
             return _history(node, options.lines, as_json=options.json)
         case _:
@@ -212,12 +217,27 @@ def _answer(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(node: Node, *, as_json: bool, check: bool) -> int:
+def _status(node: Node, options: argparse.Namespace) -> int:
     from . import display, reports, screen
 
     report = reports.gather(node, Systemd() if node.is_this_machine else NoSystemd())
-    _answer(display.as_json(report) if as_json else display.as_text(report, screen.of(sys.stdout)))
-    return _ATTENTION if check and (report.attention or report.unread) else os.EX_OK
+    if options.metrics:
+        _metrics(node, report)
+    elif options.json:
+        _answer(display.as_json(report))
+    else:
+        _answer(display.as_text(report, screen.of(sys.stdout)))
+    return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
+
+
+def _metrics(node: Node, report: "Report") -> None:
+    from . import config, metrics
+
+    path = config.read(node).config.metrics_file
+    if path is None:
+        _answer(metrics.text(node, report))
+    else:
+        metrics.write(node, path, metrics.text(node, report))
 
 
 def _history(node: Node, most: int | None, *, as_json: bool) -> int:

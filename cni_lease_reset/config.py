@@ -13,6 +13,8 @@ from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
 if TYPE_CHECKING:
     import yaml
 
+# Where distributions let node_exporter look, and where our unit may write.
+METRICS_DIRECTORIES: Final = ("/var/lib/node_exporter", "/var/lib/prometheus/node-exporter")
 _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 _NAME: Final = os.path.basename(CONFIG_FILE)
@@ -189,9 +191,15 @@ def _whole(value: object, least: int, other: str = "") -> int:
     return value
 
 
-def _metrics_file(value: object) -> None:
-    if value is not None:
-        raise ValueError("no metrics are written by this version yet: leave it out")
+def _metrics_file(value: object) -> str | None:
+    if value is None:
+        return None
+    path = _absolute(value)
+    if not path.endswith(".prom"):
+        raise ValueError(f"must end in '.prom', for node_exporter reads no other files, not {_shown(value)}")
+    if path.startswith("/var/lib/cni/"):
+        raise ValueError("must not be below /var/lib/cni, which is host-local's and ours")
+    return path
 
 
 _GETTERS: Final[dict[str, Callable[[object], object]]] = {
@@ -220,15 +228,21 @@ def render(settings: Settings) -> str:
         )
         text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True).splitlines()[0]
         lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
-    return "".join(lines) + _drop_in(settings.config.data_dir)
+    return "".join(lines) + _drop_in(settings.config)
 
 
-def _drop_in(data_dir: str) -> str:
-    """Say what the unit needs for a data directory of one's own."""
-    parent = os.path.dirname(data_dir)
-    if data_dir == Config().data_dir:
+def _drop_in(config: Config) -> str:
+    """Say what the unit needs for directories of one's own."""
+    settings: list[str] = []
+    mounts: list[str] = []
+    paths: list[str] = []
+    if config.data_dir != Config().data_dir:
+        settings, mounts = ["data_dir"], [f"# [Unit]\n# RequiresMountsFor={os.path.dirname(config.data_dir)}\n"]
+        paths = [os.path.dirname(config.data_dir)]
+    metrics = os.path.dirname(config.metrics_file or "")
+    if metrics and not any(f"{metrics}/".startswith(f"{usual}/") for usual in METRICS_DIRECTORIES):
+        settings, paths = [*settings, "metrics_file"], [*paths, metrics]
+    if not settings:
         return ""
-    return (
-        "\n# This data_dir needs a drop-in (systemctl edit cni-lease-reset.service):\n"
-        f"# [Unit]\n# RequiresMountsFor={parent}\n# [Service]\n# ReadWritePaths={parent}\n"
-    )
+    title = f"\n# This {' and '.join(settings)} needs a drop-in (systemctl edit cni-lease-reset.service):\n"
+    return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={' '.join(paths)}\n"

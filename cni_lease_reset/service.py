@@ -54,6 +54,7 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
         for entry in events.of_boot(outcome):  # telling is the least important act
             journal.send(entry)
         if isinstance(settings, Config):
+            _measure(node, settings, journal)
             _prune(node, settings, journal)
     return outcome
 
@@ -191,12 +192,28 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
     return outcome
 
 
+def _measure(node: Node, settings: Config, journal: Journal) -> None:
+    if settings.metrics_file is None:
+        return
+    from . import metrics
+
+    try:
+        metrics.write_after_boot(node, settings.metrics_file)
+    except OSError as error:
+        _ignore(f"Metrics cannot be written: {describe(error)}", journal)
+    except Exception as error:  # noqa: BLE001  a fault in telling must not make a boot, and the next one, unclean
+        _ignore(f"Metrics cannot be written, please report: {type(error).__name__}: {error}", journal)
+
+
+def _ignore(what: str, journal: Journal) -> None:
+    journal.send(events.of_remark(Remark(About.IGNORED, f"{what}, ignoring")))
+
+
 def _prune(node: Node, settings: Config, journal: Journal) -> None:
     try:
         shelf.prune(node, settings)
     except OSError as error:
-        remark = Remark(About.IGNORED, f"Old resets cannot be removed: {describe(error)}, ignoring")
-        journal.send(events.of_remark(remark))
+        _ignore(f"Old resets cannot be removed: {describe(error)}", journal)
 
 
 def rehearse(node: Node, manager: Manager) -> str:

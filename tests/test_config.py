@@ -60,7 +60,15 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
         ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
-        ("metrics_file: /x\n", "config.yaml:1: metrics_file: no metrics are written by this version yet: leave it out"),
+        ("metrics_file: x.prom\n", "config.yaml:1: metrics_file: must be an absolute path, not 'x.prom'"),
+        (
+            "metrics_file: /x\n",
+            "config.yaml:1: metrics_file: must end in '.prom', for node_exporter reads no other files, not '/x'",
+        ),
+        (
+            "metrics_file: /var/lib/cni/networks/x.prom\n",
+            "config.yaml:1: metrics_file: must not be below /var/lib/cni, which is host-local's and ours",
+        ),
         ("- networks\n", "config.yaml:1: must hold settings like 'clear_when: always'"),
         (
             "networks:\n\t- a\n",

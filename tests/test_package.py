@@ -20,6 +20,7 @@ LAYERS = (
     {"transient"},
     {"recovery", "restoration"},
     {"service", "history", "display"},
+    {"metrics"},
     {"reports"},
     {"attention"},
     {"events", "guard", "runtime", "setaside"},

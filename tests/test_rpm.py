@@ -116,6 +116,12 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
+drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.service
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.timer
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
 -rw-r--r-- root:root /usr/share/licenses/cni-lease-reset/LICENSE

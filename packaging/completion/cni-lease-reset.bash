@@ -16,7 +16,7 @@ _cni_lease_reset() {
         "") words="boot shutdown status recover restore history config --root --version --help" ;;
         boot) words="--dry-run --help" ;;
         shutdown) words="--force --help" ;;
-        status) words="--json --check --help" ;;
+        status) words="--json --metrics --check --help" ;;
         recover) words="--dry-run --yes --help" ;;
         restore) words="--help $(ls /var/lib/cni/cni-lease-reset/set-aside 2>/dev/null)" ;;
         history) words="--lines --json --help" ;;
