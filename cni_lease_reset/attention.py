@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from . import mounts, rivals, runtime
 from .errors import printable
 from .model import (
+    LEASE_RESET,
     UNIT,
     About,
     BootId,
@@ -48,7 +49,7 @@ def of_boot(
 ) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
     if not isinstance(record, Outcome) or record.boot_id != boot_id:
-        yield f"This boot was not judged. Look at: systemctl status {UNIT}"
+        yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:
         yield from (remark.text for remark in record.remarks if remark.about is About.MARKER_STUCK)
     if due is not None:

@@ -232,7 +232,7 @@ def render(settings: Settings) -> str:
 
 
 def _drop_in(config: Config) -> str:
-    """Say what the unit needs for directories of one's own."""
+    """Say what drop-in the unit needs for directories of one's own."""
     settings: list[str] = []
     mounts: list[str] = []
     paths: list[str] = []
@@ -244,5 +244,5 @@ def _drop_in(config: Config) -> str:
         settings, paths = [*settings, "metrics_file"], [*paths, metrics]
     if not settings:
         return ""
-    title = f"\n# This {' and '.join(settings)} needs a drop-in (systemctl edit cni-lease-reset.service):\n"
+    title = f"\n# For this {' and '.join(settings)} run: systemctl edit cni-lease-reset.service\n"
     return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={' '.join(paths)}\n"

@@ -127,7 +127,7 @@ def test_what_is_printed_is_a_configuration_again() -> None:
     assert "networks: [k8s-*, a]  # from the file\n" in printed
     assert "keep_resets: 3  # default\n" in printed
     assert "# ReadWritePaths=/data/cni\n" in printed
-    assert "drop-in" not in config.render(config.Settings())
+    assert "systemctl edit" not in config.render(config.Settings())
 
 
 def test_a_file_that_others_can_write_is_refused(tree: Tree) -> None:

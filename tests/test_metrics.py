@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TypedDict
 
@@ -140,6 +141,21 @@ def test_a_file_that_cannot_be_written_is_told_and_the_boot_is_done(tree: Tree, 
     assert f"boot_id={THIS}" in tree.marker()
 
 
+@pytest.mark.parametrize("measuring", [False, True])
+def test_only_a_boot_that_measures_pays_for_it(tree: Tree, measuring: bool) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    if measuring:
+        tree.config(f"metrics_file: {FILE}\n")
+        (tree.root / FILE[1:]).parent.mkdir(parents=True)
+    code = "import sys; from cni_lease_reset import cli; cli.main(sys.argv[1:]); print(*sys.modules)"
+    call = [sys.executable, "-c", code, "--root", str(tree.root), "boot"]
+    loaded = subprocess.run(call, text=True, capture_output=True, check=True).stdout.split()
+    ours = {f"cni_lease_reset.{name}" for name in ("metrics", "reports", "attention", "pools", "mounts", "rivals")}
+    assert ours & set(loaded) == (ours if measuring else set())
+    assert "cni_lease_reset.display" not in loaded
+
+
 def test_a_fault_in_measuring_does_not_fail_the_boot(
     measured: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,11 +194,11 @@ def test_a_directory_of_ones_own_needs_a_drop_in() -> None:
 
     assert drop_in(f"metrics_file: {FILE}\n") == ""
     assert drop_in("metrics_file: /srv/metrics/a.prom\n") == (
-        "# This metrics_file needs a drop-in (systemctl edit cni-lease-reset.service):\n"
+        "# For this metrics_file run: systemctl edit cni-lease-reset.service\n"
         "# [Service]\n# ReadWritePaths=/srv/metrics\n"
     )
     assert drop_in("metrics_file: /srv/metrics/a.prom\ndata_dir: /srv/cni/networks\n") == (
-        "# This data_dir and metrics_file needs a drop-in (systemctl edit cni-lease-reset.service):\n"
+        "# For this data_dir and metrics_file run: systemctl edit cni-lease-reset.service\n"
         "# [Unit]\n# RequiresMountsFor=/srv/cni\n# [Service]\n# ReadWritePaths=/srv/cni /srv/metrics\n"
     )
 

@@ -177,7 +177,7 @@ def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
 
 def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
     tree.mark("clean")
-    assert gathered(tree).attention == (f"This boot was not judged. Look at: systemctl status {UNIT}",)
+    assert gathered(tree).attention == ("This boot was not judged, see: systemctl status cni-lease-reset",)
 
 
 def test_a_clean_mark_that_could_not_be_used_up_stays_in_sight(tree: Tree) -> None:
