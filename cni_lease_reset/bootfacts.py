@@ -37,7 +37,7 @@ class Processes(NamedTuple):
 def boot_id(node: Node) -> BootId:
     """Return the id of the running kernel's boot. Raises ``OSError`` where /proc does not tell."""
     path = node.path("/proc/sys/kernel/random/boot_id")
-    with durable.named(path), open(path, encoding="ascii") as file:
+    with durable.named(path), open(path, encoding="utf-8") as file:
         return BootId(file.read().strip())
 
 

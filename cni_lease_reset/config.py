@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Where distributions let node_exporter look, and where our unit may write.
 METRICS_DIRECTORIES: Final = ("/var/lib/node_exporter", "/var/lib/prometheus/node-exporter")
 _LIMIT: Final = 64 * 1024
-_UNIT_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+_UNIT_NAME: Final = r"[A-Za-z0-9:_.\\@-]+\.service"
 _NAME: Final = os.path.basename(CONFIG_FILE)
 
 
@@ -157,7 +157,7 @@ def _networks(value: object) -> tuple[str, ...]:
 def _units(value: object) -> tuple[str, ...]:
     units = _strings(value, "rke2-server.service")
     for unit in units:
-        if not _UNIT_NAME.fullmatch(unit):
+        if not re.fullmatch(_UNIT_NAME, unit):
             shown = printable(unit[:60])
             raise ValueError(f"'{shown}' is no service, did you mean '{shown.partition('.')[0]}.service'?")
     return units

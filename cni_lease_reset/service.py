@@ -102,7 +102,8 @@ def _clear(
             runtime.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        found = leases.survey(node, settings)
+        # Contents decide only after a clean shutdown; after another one every lease is due.
+        found = leases.survey(node, settings, sizes_only=judgement.verdict is not Verdict.CLEAN)
         steps = draw_up(judgement.verdict, found.networks, settings)
         reset = Reset()
         if steps:

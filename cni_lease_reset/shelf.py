@@ -11,7 +11,7 @@ from .errors import describe
 from .model import About, BootId, Config, Remark
 from .node import Node, set_aside_directory
 
-_RESET: Final = re.compile(r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+_RESET: Final = r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
@@ -58,7 +58,7 @@ def _new_reset(above: int, boot_id: BootId) -> str:
 
 def resets(above: int) -> list[str]:
     """List the resets of an open set-aside directory, oldest first."""
-    return sorted((name for name in os.listdir(above) if _RESET.fullmatch(name)), key=number_of)
+    return sorted((name for name in os.listdir(above) if re.fullmatch(_RESET, name)), key=number_of)
 
 
 def number_of(reset: str) -> int:

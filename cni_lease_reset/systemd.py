@@ -1,6 +1,5 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -145,6 +144,9 @@ def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
 @contextmanager
 def _bus() -> "Iterator[DBus]":
     """Open the system bus, for at most ``SECONDS``; a bus that accepts and never answers would block for 90."""
+    import signal
+
+    _stand_in_for_the_package()
     try:
         from pystemd.dbusexc import DBusBaseError
         from pystemd.dbuslib import DBus
@@ -160,6 +162,19 @@ def _bus() -> "Iterator[DBus]":
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _stand_in_for_the_package() -> None:
+    """Let parts of pystemd be imported without its ``__init__``, half of whose 30 ms are lxml, for introspection."""
+    import sys
+    from importlib.machinery import PathFinder
+    from types import ModuleType
+
+    found = PathFinder.find_spec("pystemd")
+    if "pystemd" not in sys.modules and found is not None and found.submodule_search_locations is not None:
+        package = ModuleType("pystemd")
+        package.__path__ = list(found.submodule_search_locations)
+        sys.modules["pystemd"] = package
 
 
 def _too_long(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -107,7 +107,7 @@ def test_a_boot_that_was_killed_half_way_has_had_its_moment(
     tree.mark("running")
     tree.lease("10.52.0.2")
 
-    def killed(*_arguments: object) -> NoReturn:
+    def killed(*_arguments: object, **_options: object) -> NoReturn:
         raise SystemExit
 
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cni_lease_reset import config, errors
-from cni_lease_reset.cli import parser
+from cni_lease_reset.arguments import parser
 from cni_lease_reset.events import MessageId
 from cni_lease_reset.model import Config
 

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import THIS, Systemd, Tree
 
+from cni_lease_reset import cli
 from cni_lease_reset.events import MessageId
+from cni_lease_reset.node import Node
 
 TOP = Path(__file__).parent.parent
 UNIT = TOP / "packaging/systemd/cni-lease-reset.service"
@@ -17,6 +20,7 @@ CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"arguments"},
     {"transient"},
     {"recovery", "restoration"},
     {"service", "history", "display"},
@@ -77,13 +81,48 @@ def test_pystemd_has_one_module_and_fsync_another() -> None:
     assert [m for m in modules() if "fsync(" in (TOP / f"cni_lease_reset/{m}.py").read_text()] == ["durable"]
 
 
-def test_a_clean_boot_imports_neither_yaml_nor_pystemd() -> None:
-    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import cni_lease_reset.cli; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], text=True, capture_output=True, check=True
-    ).stdout.split()
-    assert "cni_lease_reset.service" in loaded
-    assert not {"yaml", "pystemd", "dataclasses", "pathlib", "subprocess", "difflib"} & set(loaded)
+# What a clean boot may import beside the bare interpreter's own: each module costs every boot.
+OF_PYTHON = """
+    _collections _collections_abc _functools _json _operator _socket _sre _stat _typing
+    array collections collections.abc contextlib copyreg enum errno fcntl fnmatch functools genericpath itertools
+    json json.decoder json.encoder json.scanner keyword math operator os os.path posixpath
+    re re._casefix re._compiler re._constants re._parser reprlib select selectors socket stat
+    types typing typing.io typing.re warnings
+"""
+OF_OURS = """
+    bootfacts cli config durable errors events guard journald leases marker model node plan runtime
+    service setaside shelf systemd verdict
+"""
+
+
+def test_a_clean_boot_imports_these_modules_and_no_others(tree: Tree) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    tree.config((TOP / "packaging/systemd/config.yaml").read_text())
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        f"sys.path.insert(0, {str(TOP)!r})\n"
+        "from cni_lease_reset import cli, node\n"
+        f"cli.Node = lambda: node.Node({str(tree.root)!r})\n"
+        "cli.main(['boot'])\n"
+        "print(*set(sys.modules) - before)\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, text=True, capture_output=True, check=True)
+    assert "Clean shutdown: nothing to set aside" in done.stderr
+    ours = {"cni_lease_reset", *(f"cni_lease_reset.{name}" for name in OF_OURS.split())}
+    assert set(done.stdout.split()) - {*OF_PYTHON.split()} == ours
+
+
+def test_what_the_unit_runs_means_this_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.mark("clean")
+    monkeypatch.setattr(cli, "Node", lambda: tree.node)
+    monkeypatch.setattr(cli, "Systemd", lambda: Systemd(down=True))
+    assert Node() == Node("/")
+    assert cli.main(["boot"]) == 0
+    assert cli.main(["shutdown"]) == 0
+    assert "state=clean" in tree.marker()
+    assert THIS in tree.marker()
 
 
 def test_every_message_has_a_catalog_entry_and_every_entry_a_message() -> None:
@@ -95,7 +134,7 @@ def test_every_message_has_a_catalog_entry_and_every_entry_a_message() -> None:
 
 
 def test_the_unit_calls_verbs_that_exist() -> None:
-    from cni_lease_reset.cli import parser
+    from cni_lease_reset.arguments import parser
 
     calls = re.findall(r"^Exec(?:Start|Stop)=/usr/bin/cni-lease-reset (.*)$", UNIT.read_text(), re.MULTILINE)
     assert calls == ["boot", "shutdown"]
