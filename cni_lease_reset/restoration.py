@@ -28,7 +28,7 @@ def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:
     back, left = sum(each.back for each in done), sum(each.left for each in done)
     journal.send(events.restored(reset, back=back, left=left))
     lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
-    lines += ["What was left has a lease of the same address now, and stays in", f"{reset}."] if left else []
+    lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if left else []
     return "\n".join(lines)
 
 
