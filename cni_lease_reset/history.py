@@ -24,6 +24,7 @@ _RESULTS: Final = {
     MessageId.MISCONFIGURED: Result.MISCONFIGURED,
     MessageId.UNEXPECTED: "fault",
 }
+_NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
 # What came of a boot is worth a word where it did not do all that was due.
 _NOTES: Final = {Result.REFUSED: "refused", Result.FAILED: "failed", Result.MISCONFIGURED: "config", "fault": "fault"}
 _NUMBERS: Final = {
@@ -204,7 +205,7 @@ def _line(boot: Boot, screen: Screen) -> str:
 
 def _summary(history: History, screen: Screen) -> list[str]:
     number = len(history.boots)
-    trend = history.trend[-_SPARKS:]
+    trend = history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
     lines = [
         f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown; "
         f"{leases(history.leaked)} leaked and set aside."
