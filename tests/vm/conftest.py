@@ -1,9 +1,11 @@
 """Nodes on throw-away overlays of the cached image; the summary; what is kept and shown when a test fails."""
 
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -44,14 +46,33 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for leftover in (CHECKOUT / "dist").glob("*-2.*.rpm"):  # dist/ is for packages that people asked for
         leftover.unlink()
     disk = folder / "packages.tar"
-    subprocess.run(["tar", "-C", folder, "-cf", disk, "release-1.rpm", "release-2.rpm"], check=True)
+    subprocess.run(
+        [
+            *["tar", "--mtime=@0", "--owner=0", "--group=0", "--mode=644", "-C"],
+            folder,
+            "-cf",
+            disk,
+            "release-1.rpm",
+            "release-2.rpm",
+        ],
+        check=True,
+    )
     return disk
 
 
 @pytest.fixture(scope="session")
-def installed(bare: Image, packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """The same with the product installed and enabled, down after a clean shutdown, no pods yet."""
-    node = Node(tmp_path_factory.mktemp("installed"), bare, *drive(packages, "packages"), rows=[])
+def installed(bare: Image, packages: Path) -> Image:
+    """The same with the product installed and enabled, down after a clean shutdown, no pods yet; cached."""
+    recipe = hashlib.sha256(packages.read_bytes() + Path(__file__).read_bytes() + bytes(bare.disk)).hexdigest()
+    done = CACHE / f"installed-{recipe[:16]}"
+    if not done.exists():
+        work = Path(tempfile.mkdtemp(prefix="build.", dir=CACHE))
+        _install_into(Node(work, bare, *drive(packages, "packages"), rows=[]))
+        work.rename(done)
+    return bare._replace(disk=done / "disk.qcow2", disk_format="qcow2")
+
+
+def _install_into(node: Node) -> None:
     try:
         node.start("lab.pods=0")
         install(node)
@@ -59,11 +80,9 @@ def installed(bare: Image, packages: Path, tmp_path_factory: pytest.TempPathFact
         # Without KVM, on a busy machine, a second's work takes minutes; the tests that are about time take this away.
         node.write(PATIENCE, "[Service]\nTimeoutStartSec=10min\nTimeoutStopSec=10min\n")
         node.pods()  # RKE2 is up, and the pods' image imported
-        node.run("systemctl poweroff")
-        node.wait_off()
+        node.goes_down("systemctl poweroff", boot_again=False)
     finally:
         node.cut()
-    return bare._replace(disk=node.disk, disk_format="qcow2")
 
 
 def install(node: Node, release: int = 1) -> None:

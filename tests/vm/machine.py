@@ -144,12 +144,13 @@ class Machine:
         self.cut()
         self.start(*(options or self._options))
 
-    def goes_down(self, command: str, *options: str) -> None:
+    def goes_down(self, command: str, *options: str, boot_again: bool = True) -> None:
         """Let a command bring the machine down, and boot again."""
         with suppress(OSError, ValueError):  # its answer may be cut off
             self._shell.ask(f"({command}) </dev/null >/dev/null 2>&1 &", 60)
         self.wait_off()
-        self.start(*(options or self._options))
+        if boot_again:
+            self.start(*(options or self._options))
 
     def try_run(self, command: str, seconds: float = SECONDS) -> Reply:
         """Run a command line of bash."""
@@ -163,7 +164,7 @@ class Machine:
 
     def wait_until(self, condition: str, seconds: int = SECONDS) -> None:
         """Wait until a command succeeds in the machine."""
-        loop = f"until {condition}; do sleep 0.3; done"
+        loop = f"until {condition}; do sleep 1.5; done"  # asking costs the emulated processor half a second
         reply = self.try_run(f"timeout {seconds} bash -c {shlex.quote(loop)}", seconds + 30)
         assert reply.status == 0, f"waited {seconds} s in vain for: {condition}\n{reply.stderr[-500:]}"
 

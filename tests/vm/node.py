@@ -138,8 +138,7 @@ class Node(Machine):
 
     def settled(self) -> None:
         """Wait until the unit has run at this boot, whatever came of it."""
-        state = f"$(systemctl show -P ActiveState {UNIT})"
-        self.wait_until(f"[[ {state} == active || {state} == failed ]]")
+        self.wait_until(f"[[ $(systemctl show -P ActiveState {UNIT}) =~ ^(active|failed)$ ]]")
 
     def marker(self) -> dict[str, str]:
         """What the marker says, nothing where there is none."""

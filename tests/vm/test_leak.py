@@ -7,7 +7,6 @@ FULL = "no IP addresses available in range set"
 POOL = "lab.subnet=10.52.0.0/27"  # 29 addresses for pods: 8 pods a boot use them up at the fourth
 
 
-@pytest.mark.core
 def test_01_without_us_power_cuts_use_up_the_pool(node: Node) -> None:
     with node.scenario("power cuts without us, until a /27 is used up"):
         node.start(POOL, WITHOUT_US)
@@ -24,7 +23,6 @@ def test_01_without_us_power_cuts_use_up_the_pool(node: Node) -> None:
         pytest.fail("five boots and no full pool: the leak no longer reproduces")
 
 
-@pytest.mark.core
 def test_02_with_us_every_boot_gets_its_pods(node: Node) -> None:
     with node.scenario("first boot after the installation"):
         node.start(POOL)

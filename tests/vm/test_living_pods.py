@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from conftest import NewNode, drive, install
 from machine import Image
 from node import CONFIG, RKE2, UNIT, Node
@@ -19,7 +18,6 @@ def _rke2_comes_back(node: Node) -> None:
     assert (len(pods.alive), pods.started, pods.errors) == (8, (), ()), pods
 
 
-@pytest.mark.core
 def test_04_living_pods_keep_their_leases(node: Node) -> None:
     node.start("lab.subnet=10.52.0.0/26")
     node.verdict()

@@ -1,6 +1,5 @@
 """Every way to go down, and what the next boot makes of it."""
 
-import pytest
 from node import STATE, UNIT, Node
 
 # Kills our process once it has used up the clean mark: sooner it has not run at all, later it has done its work.
@@ -36,7 +35,6 @@ def _boots_with(node: Node, verdict: str, *, cleared: int) -> None:
     node.run("sync")
 
 
-@pytest.mark.core
 def test_03_every_way_to_go_down(node: Node) -> None:
     node.start("lab.pods=3")
     _boots_with(node, "unknown", cleared=0)
