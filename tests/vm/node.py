@@ -21,6 +21,9 @@ PATIENCE: Final = f"/etc/systemd/system/{UNIT}.d/emulated.conf"
 RKE2: Final = "rke2-server.service"
 WITHOUT_US: Final = f"systemd.mask={UNIT}"
 
+# On a slow machine the kernel would write the leases out while the pods still start; off, what is torn is certain.
+NO_WRITEBACK: Final = "sysctl.vm.dirty_writeback_centisecs=0"
+
 
 class Pods(NamedTuple):
     """What came of starting the pods: sandbox ids, and host-local's own words."""

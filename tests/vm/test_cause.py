@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import NewNode, drive
 from machine import Image
-from node import LEASES, WITHOUT_US, Node, Pods
+from node import LEASES, NO_WRITEBACK, WITHOUT_US, Node, Pods
 
-DISK = "lab.cni_disk=rw"
+DISK = ("lab.cni_disk=rw", NO_WRITEBACK)
 STOP = "lab.stop=after"  # the dead sandboxes get their DEL once the new pods live, as a busy kubelet does it
 # 13 addresses: 8 new pods get some that 8 old ones had, so a late DEL could free a new pod's, if it went by address.
 SMALL = "lab.subnet=10.52.0.0/28"
@@ -23,11 +23,11 @@ def test_11_the_cause(kind: str, installed: Image, new_node: NewNode, tmp_path: 
     subprocess.run([f"mkfs.{kind}", "-q", disk], check=True)
     node = new_node(installed, *drive(disk, "cni"))
     with node.scenario(f"{kind}, without us: torn by the cut, every DEL succeeds, the leases stay"):
-        node.start(DISK, WITHOUT_US)
+        node.start(*DISK, WITHOUT_US)
         assert len(node.pods().started) == 8
         assert node.run("findmnt -n -o FSTYPE /var/lib/cni").strip() == kind
         node.commit_names()
-        node.power_cut(DISK, WITHOUT_US, STOP)
+        node.power_cut(*DISK, WITHOUT_US, STOP)
         _eight_start_and_eight_stop(node)
         torn = [lease for lease in node.leases() if lease.size == 0]
         assert len(torn) == 8
@@ -40,7 +40,7 @@ def test_11_the_cause(kind: str, installed: Image, new_node: NewNode, tmp_path: 
         assert len(node.leases()) == 16
     with node.scenario(f"{kind}, with us: nothing stays, and late DELs free no new pod's address"):
         node.run("sync")
-        node.power_cut(DISK, STOP, SMALL)
+        node.power_cut(*DISK, STOP, SMALL)
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared, verdict.torn) == ("unknown", 16, 16, 8)
         for torn_by_the_cut in (True, False):

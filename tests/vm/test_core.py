@@ -1,7 +1,7 @@
 """The essence of tests 1 to 4 on one machine, for the gate."""
 
 import pytest
-from node import RKE2, UNIT, WITHOUT_US, Node
+from node import NO_WRITEBACK, RKE2, UNIT, WITHOUT_US, Node
 
 SMALL = "lab.subnet=10.52.0.0/28"  # 13 addresses for pods: 8 pods a boot use them up at the second
 
@@ -9,7 +9,7 @@ SMALL = "lab.subnet=10.52.0.0/28"  # 13 addresses for pods: 8 pods a boot use th
 @pytest.mark.core
 def test_00_core(node: Node) -> None:
     with node.scenario("without us: one power cut uses up a /28"):
-        node.start(SMALL, WITHOUT_US)
+        node.start(SMALL, NO_WRITEBACK, WITHOUT_US)
         assert len(node.pods().started) == 8
         node.commit_names()
         node.power_cut()

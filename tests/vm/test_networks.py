@@ -2,9 +2,9 @@
 
 from conftest import NewNode
 from machine import Image
-from node import CONFIG, NETWORKS, RKE2, WITHOUT_US, Node
+from node import CONFIG, NETWORKS, NO_WRITEBACK, RKE2, WITHOUT_US, Node
 
-DUAL_STACK = "lab.subnet=10.52.0.0/24,fd00:52::/64"
+DUAL_STACK = ("lab.subnet=10.52.0.0/24,fd00:52::/64", "lab.pods=4", NO_WRITEBACK)
 
 
 def _neighbour_takes(node: Node, address_count: int) -> None:
@@ -16,7 +16,7 @@ def _neighbour_takes(node: Node, address_count: int) -> None:
 
 def test_08_dual_stack_a_neighbour_and_torn_leases(node: Node) -> None:
     storage = f"{NETWORKS}/storage"
-    node.start(DUAL_STACK, "lab.pods=4")
+    node.start(*DUAL_STACK)
     assert len(node.pods().started) == 4
     assert len(node.leases()) == 8
     _neighbour_takes(node, 3)
@@ -37,10 +37,10 @@ def test_08_dual_stack_a_neighbour_and_torn_leases(node: Node) -> None:
 
     with node.scenario("torn leases behind a clean marker (a boot without us in between)"):
         node.pods()
-        node.goes_down("systemctl poweroff", DUAL_STACK, "lab.pods=4", WITHOUT_US)
+        node.goes_down("systemctl poweroff", *DUAL_STACK, WITHOUT_US)
         assert len(node.pods().started) == 4
         node.commit_names()
-        node.power_cut(DUAL_STACK, "lab.pods=4")
+        node.power_cut(*DUAL_STACK)
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared, verdict.torn) == ("clean", 16, 8, 8)
         assert not any(lease.size == 0 for lease in node.leases())
