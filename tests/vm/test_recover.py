@@ -65,7 +65,6 @@ def test_14_recover(node: Node) -> None:
         with node.scenario(f"recover killed {step}"):
             _host_local(node, f"again-{len(step)}-", 22)
             assert len(node.leases()) == 29
-            node.run("rm -f /run/rke2-stand-in.json")
             node.run("(setsid cni-lease-reset recover --yes </dev/null >/run/told 2>&1 &)")
             node.run(f"timeout 300 bash -c 'until {reached}; do :; done'")
             node.run(f"systemctl kill -s KILL {WORKER}; true")
