@@ -186,7 +186,7 @@ def as_text(history: History, most: int | None, screen: Screen) -> str:
     lines += ["", *_summary(history, screen)] if history.boots else []
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
-        lines += ["mkdir /var/log/journal && journalctl --flush"]
+        lines += ["mkdir /var/log/journal && journalctl --flush, see Storage= in journald.conf(5)"]
     lines += ["", *(f"journalctl says: {remark}" for remark in history.remarks)] if history.remarks else []
     return "".join(f"{line}\n" for line in lines)
 
