@@ -160,6 +160,7 @@ def test_no_journal_at_all_is_an_answer_too(tmp_path: Path) -> None:
     done = command(Node(str(tmp_path)), "history")
     assert done.returncode == 0
     assert "(no boot of cni-lease-reset is in the journal)" in done.stdout
+    assert "The journal is volatile" in done.stdout
 
 
 def test_a_broken_journal_file_is_told_and_the_others_are_read(ten: Node) -> None:
