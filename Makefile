@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm vm-test fault-test clean
+.PHONY: help demo test lint format rpm vm-test fault-test bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 
 fault-test: $(READY) ## Crash, break and fuzz it at length, and write docs/RELIABILITY.md
 	@FAULT_TEST_LONG=1 $(RUN)/pytest -q tests/faults
+
+bench: $(READY) ## Time a boot beside what else one could do, and write docs/PERFORMANCE.md
+	@$(RUN)/python tests/bench/run.py
 
 clean: ## Remove all that was made here
 	rm -rf $(VENV) .cache dist build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

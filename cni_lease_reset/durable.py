@@ -68,10 +68,17 @@ def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", name)
+    return content(parent, name, limit)
+
+
+def content(parent: int, name: str, limit: int) -> bytes:
+    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands."""
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        with named(name):
-            return os.read(fd, limit)
+        return os.read(fd, limit)
+    except OSError as error:
+        error.filename = name
+        raise
     finally:
         os.close(fd)
 

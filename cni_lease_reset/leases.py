@@ -94,7 +94,7 @@ def _contents(network: int) -> Iterator[tuple[str, bytes]]:
     """Yield each lease's address and content; one that a DEL removes meanwhile is left out."""
     for name in _names(network):
         try:
-            yield name, durable.read(network, name, _LIMIT + 1)
+            yield name, durable.content(network, name, _LIMIT + 1)
         except FileNotFoundError:
             continue
 

@@ -1,6 +1,7 @@
 """The man pages and the shell completions say what the program does: no verb, option or setting more or less."""
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -8,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import Kept, Tree
 
-from cni_lease_reset import config, errors
+from cni_lease_reset import config, display, errors, metrics, reports, service
 from cni_lease_reset.arguments import parser
 from cni_lease_reset.events import MessageId
 from cni_lease_reset.model import Config
+from cni_lease_reset.systemd import NoSystemd
 
 TOP = Path(__file__).parent.parent
 PROGRAM = TOP / "man/cni-lease-reset.8"
@@ -86,6 +89,18 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
     documented = dict(re.findall(r"^\.It Li (\w{32})\n(.*)\.$", section(PROGRAM, "JOURNAL"), re.MULTILINE))
     assert list(documented) == list(MessageId)
     assert documented == subjects
+
+
+def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
+    service.boot(tree.node, NoSystemd(), journal)
+    report = reports.gather(tree.node, NoSystemd())
+    found = [metric.name for metric in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
+    assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
+
+
+def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
+    document = json.loads(display.as_json(reports.gather(tree.node, NoSystemd())))
+    assert items(PROGRAM, "JSON", "Va") == list(document)
 
 
 def test_the_page_has_each_setting_with_its_default() -> None:

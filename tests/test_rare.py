@@ -204,14 +204,14 @@ def test_a_network_that_cannot_be_listed_fails_and_the_others_are_done(
 def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.lease("10.52.0.2")
     tree.lease("10.52.0.3")
-    real = durable.read
+    real = durable.content
 
-    def read(parent: int, name: str, limit: int) -> bytes:
+    def content(parent: int, name: str, limit: int) -> bytes:
         if name == "10.52.0.2":
             os.unlink(name, dir_fd=parent)
         return real(parent, name, limit)
 
-    monkeypatch.setattr(durable, "read", read)
+    monkeypatch.setattr(durable, "content", content)
     assert leases.survey(tree.node, Config()).networks[0].leases == 1
 
 
