@@ -45,8 +45,9 @@ clean: ## Remove all that was made here
 	rm -rf $(VENV) .cache dist build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml tools/system-packages
+$(READY): pyproject.toml requirements-dev.txt tools/system-packages
 	@tools/system-packages
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@

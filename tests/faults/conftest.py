@@ -1,6 +1,7 @@
 """How long to try, and the figures of what was tried: printed by every run, written down by the long one."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Final, TypeVar
 
 import pytest
 
+from . import report
+
 LONG: Final = bool(os.environ.get("FAULT_TEST_LONG"))
+BEGAN: Final = time.monotonic()
 _FIGURES: Final[dict[str, int]] = {}
 T = TypeVar("T")
 
@@ -55,6 +59,11 @@ def each() -> Iterator[Callable[[Callable[[T], None], Iterable[T]], int]]:
             return len(tried)
 
         yield run
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if LONG and exitstatus == 0 and not session.config.option.keyword and len(session.config.args) == 1:
+        report.write(_FIGURES, time.monotonic() - BEGAN)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

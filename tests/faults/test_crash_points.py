@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from . import report
 from .cases import TRIED, Before, Case, nothing_is_lost, the_marker_is_believable, the_next_boot_mends_it
 from .conftest import Figures
 from .tracing import Call, Run, killed, plain
@@ -51,4 +52,4 @@ def test_a_kill_at_any_call_loses_nothing_and_the_next_boot_goes_on(
 
     number = each(attempt, points(undisturbed(case, place / "plain").calls, long=long))
     assert number >= 3, "this verb changes files, and strace has seen it"
-    figures.add("crash points: the program killed there, and booted again", number)
+    figures.add(report.KILLED, number)

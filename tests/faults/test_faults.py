@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from . import report
 from .cases import (
     TRIED,
     Before,
@@ -22,6 +23,7 @@ from .test_crash_points import undisturbed
 from .tracing import Call, Run, failing
 
 ERRORS: Final = ("EIO", "ENOSPC", "EROFS", "EACCES", "EXDEV", "EMFILE", "EINTR")
+LOOKS: Final = ("openat", "newfstatat", "read", "getdents64", "flock")
 LASTING: Final = ("EIO", "ENOSPC", "EROFS")  # what a broken, full or read-only disk goes on saying
 LOOKING: Final = ("EIO", "EACCES", "EMFILE")  # for the calls that change nothing
 
@@ -41,16 +43,14 @@ class Fault(NamedTuple):
 
 
 def faults(calls: tuple[Call, ...], *, long: bool) -> list[Fault]:
-    """Each changing call with one error after the other in turn; the long run: every call with every error."""
+    """Each changing call with one error after the other in turn; the long run: every one with every error."""
     if long:
-        counted = [
-            call
-            for call in calls
-            if call.changes or call.name in ("openat", "newfstatat", "read", "getdents64", "flock")
-        ]
+        changing = [call for call in calls if call.changes]
+        looking = [call for call in calls if call.name in LOOKS and not call.changes]
         return [
-            *(Fault(call, error, on=False) for call in counted for error in (ERRORS if call.changes else LOOKING)),
-            *(Fault(call, error, on=True) for call in counted if call.changes for error in LASTING),
+            *(Fault(call, error, on=False) for call in changing for error in ERRORS),
+            *(Fault(call, error, on=True) for call, error in zip(changing, cycle(LASTING), strict=False)),
+            *(Fault(call, error, on=False) for call, error in zip(looking, cycle(LOOKING), strict=False)),
         ]
     return [
         Fault(call, error, on=False)
@@ -90,4 +90,4 @@ def test_a_call_that_fails_is_told_and_costs_nothing(
         it_is_done_or_told(case, before, tree, run, said=f"{said}: {run.stderr}")
         the_next_boot_mends_it(before, tree, said=said)
 
-    figures.add("faults injected", each(attempt, faults(undisturbed(case, place / "plain").calls, long=long)))
+    figures.add(report.FAULTS, each(attempt, faults(undisturbed(case, place / "plain").calls, long=long)))

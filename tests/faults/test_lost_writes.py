@@ -16,6 +16,7 @@ from conftest import Tree
 
 from cni_lease_reset.model import Marker, State
 
+from . import report
 from .cases import TRIED, Before, Case, nothing_is_lost, reading, the_marker_is_believable, the_next_boot_mends_it
 from .conftest import Figures
 from .test_crash_points import undisturbed
@@ -219,4 +220,4 @@ def test_no_lost_write_makes_a_crash_look_clean_or_loses_a_lease(
     all_of_them = disks(done)
     some = all_of_them if long else all_of_them[:: -(-len(all_of_them) // MOST)]
     assert len(some) >= 10
-    figures.add("disks after a power cut that lost un-fsynced writes, booted", each(attempt, enumerate(some)))
+    figures.add(report.DISKS, each(attempt, enumerate(some)))

@@ -1,0 +1,371 @@
+"""A node's life at random, against a simple model: boots, pods, crashes, damage, settings, two programs at once."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Final
+
+import pytest
+from conftest import Kept, Systemd, Tree
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from cni_lease_reset import recovery, restoration, service
+from cni_lease_reset.errors import BusyError, CniLeaseResetError, RefusedError
+from cni_lease_reset.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
+
+from . import report
+from .cases import aside, reading
+from .conftest import Figures
+
+NETWORKS: Final = ("k8s-pod-network", "cbr0", "not-ours")
+STEPS: Final = 50  # an example
+POOL: Final = 30  # addresses of each family and network
+_CHANGING: Final = ("rename", "unlink", "mkdir", "rmdir", "fsync")
+
+steps = 0
+
+
+class CrashError(BaseException):
+    """The program is no more."""
+
+
+@contextmanager
+def crash_at(number: int) -> Iterator[None]:
+    """Crash before the so many-th call that changes a file; where there are fewer, not at all."""
+    real = {name: getattr(os, name) for name in _CHANGING}
+    left = number
+
+    def counted(name: str) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal left
+            if left == 0:
+                raise CrashError(name)
+            left -= 1
+            return real[name](*arguments, **options)
+
+        return call
+
+    for name in _CHANGING:
+        setattr(os, name, counted(name))
+    try:
+        yield
+    except CrashError:
+        pass
+    finally:
+        for name, function in real.items():
+            setattr(os, name, function)
+
+
+class NodeLife(RuleBasedStateMachine):
+    """What an operator knows of the node, beside what is on its disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = Tree(Path(mkdtemp(prefix="f", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)))
+        self.kernel = 0
+        self.serial = 0  # of pods
+        self.pods: dict[int, tuple[str, str, int]] = {}  # those that live: network, address, inode
+        self.known: set[int] = set()  # the inodes of all leases that must be somewhere
+        self.up = False  # the container runtime
+        self.ran = False  # boot, under this kernel
+        self.completed = False  # it came to its end, and marked this boot
+        self.clean = False  # a clean shutdown of the last boot in which the service ran is recorded
+        self.clear_when, self.keep, self.valid = ClearWhen.UNCLEAN, 2, True
+        self.limit: int | None = 10
+        self._next_kernel()
+        self._configure()
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.tree.root)
+
+    # What the disk says.
+
+    def _live(self) -> dict[int, tuple[str, str]]:
+        found: dict[int, tuple[str, str]] = {}
+        for network in NETWORKS:
+            try:
+                entries = list(os.scandir(self.tree.data / network))
+            except FileNotFoundError:
+                continue
+            found |= {entry.inode(): (network, entry.name) for entry in entries if entry.name[0] in "1f"}
+        return found
+
+    def _aside(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for path in (self.tree.state / "set-aside").glob("*/*/*"):
+            found.setdefault(path.parents[1].name, set()).add(path.stat().st_ino)
+        return found
+
+    def _next_kernel(self) -> None:
+        self.kernel += 1
+        self.tree.next_kernel(BootId(f"{self.kernel:08x}-0000-4000-8000-000000000000"))
+        self.up = self.ran = self.completed = False
+        for number in self.pods:
+            shutil.rmtree(self.tree.root / f"proc/{1000 + number}")
+        self.pods = {}
+
+    def _configure(self) -> None:
+        limit = "null" if self.limit is None else self.limit
+        text = f"clear_when: {self.clear_when}\nmax_kept_leases: {limit}\nkeep_resets: {self.keep}\n"
+        self.tree.config(text if self.valid else "network: [x]\n")
+
+    def _systemd(self, *, down: bool = False) -> Systemd:
+        return Systemd({"rke2-server.service": "active"} if self.up else {}, down=down)
+
+    # The container runtime and its plugin.
+
+    @rule()
+    def the_runtime_starts(self) -> None:
+        self.up = True
+
+    @precondition(lambda self: self.up)
+    @rule(network=st.sampled_from(NETWORKS), inet6=st.booleans(), count=st.integers(1, 6))
+    def pods_start(self, network: str, inet6: bool, count: int) -> None:
+        for _ in range(count):
+            used = {address for name, address in self._live().values() if name == network}
+            pool = (f"fd00:52::{n:x}" if inet6 else f"10.52.0.{n}" for n in range(2, 2 + POOL))
+            address = next((each for each in pool if each not in used), None)
+            if address is None:
+                return
+            self.serial += 1
+            sandbox = f"{self.serial:064x}"
+            path = self.tree.lease(address, f"{sandbox}\r\neth0", network)
+            (self.tree.data / network / "lock").touch()
+            process = self.tree.root / f"proc/{1000 + self.serial}"
+            process.mkdir()
+            command = ("/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", sandbox, "")
+            (process / "cmdline").write_text("\0".join(command))
+            self.pods[self.serial] = (network, address, path.stat().st_ino)
+            self.known.add(path.stat().st_ino)
+
+    @precondition(lambda self: self.pods)
+    @rule(data=st.data(), forgotten=st.booleans())
+    def a_pod_stops(self, data: st.DataObject, forgotten: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.pods)))
+        network, address, inode = self.pods.pop(number)
+        shutil.rmtree(self.tree.root / f"proc/{1000 + number}")
+        if not forgotten:  # else nobody sends the DEL: a leak
+            (self.tree.data / network / address).unlink()
+            self.known.remove(inode)
+
+    # The ways down.
+
+    @rule(torn=st.integers(0, 4))
+    def the_power_is_cut(self, torn: int) -> None:
+        live = self._live()
+        for inode in sorted(live)[len(live) - torn if torn <= len(live) else 0 :]:
+            os.truncate(self.tree.data / "/".join(live[inode]), 0)
+        self._next_kernel()
+
+    @rule(crash=st.none() | st.integers(0, 8))
+    def it_is_shut_down(self, crash: int | None) -> None:
+        self.up = False
+        if self.ran:  # a start that failed gets no ExecStop, but a person may call it
+            with crash_at(1000 if crash is None else crash):
+                marked = service.shutdown(self.tree.node, self._systemd(down=True), Kept())
+                assert marked == self.completed, "only a boot that was marked as running can be marked as clean"
+            self.clean = self.clean or self.completed
+        self._next_kernel()
+
+    @precondition(lambda self: self.ran)
+    @rule()
+    def the_service_is_restarted(self) -> None:
+        """By hand, by a package update, or because the kernel stays: a soft-reboot."""
+        before = self._live()
+        assert not service.shutdown(self.tree.node, self._systemd(down=False), Kept())
+        self._is_the_same_boot(self._boot())
+        assert self._live() == before
+
+    def _is_the_same_boot(self, outcome: Outcome | None) -> None:
+        assert outcome is not None
+        assert outcome.judgement.verdict is Verdict.SAME_BOOT
+
+    # The way up.
+
+    def _boot(self, crash: int = 1000) -> Outcome | None:
+        """Run `boot` and compare what it left with the model."""
+        resets, was, ran = self._aside(), reading(self.tree), self.ran
+        outcome: list[Outcome] = []
+        with crash_at(crash):
+            outcome.append(service.boot(self.tree.node, self._systemd(), Kept()))
+        self.ran = True
+        self._only_old_resets_go(resets)
+        now = reading(self.tree)
+        if not outcome:
+            self.clean = self.clean and now == was
+            self.ran = ran or (self.tree.root / "run/cni-lease-reset/boot").exists()
+            self.completed = self.completed or (now != was and isinstance(now, Marker) and now.state is State.RUNNING)
+            return None
+        verdict, result = outcome[0].judgement.verdict, outcome[0].result
+        assert (verdict is Verdict.SAME_BOOT) == (ran or getattr(was, "boot_id", "") == outcome[0].boot_id)
+        assert verdict is not Verdict.CLEAN or self.clean, "clean only after a recorded clean shutdown"
+        self.clean = False
+        assert not (isinstance(now, Marker) and now.state is State.CLEAN), "after boot the disk never says clean"
+        if verdict is Verdict.SAME_BOOT:
+            assert result in (Result.NOTHING_DUE, Result.MISCONFIGURED)
+        elif verdict is Verdict.CLEAN and result not in (Result.CLEARED, Result.NOTHING_DUE):
+            self.completed = True  # the mark is used up; what is torn or crowded shows again by itself
+        elif result in (Result.CLEARED, Result.NOTHING_DUE):
+            self.completed = True
+            self._enough_is_free(verdict)
+        return outcome[0]
+
+    def _only_old_resets_go(self, before: dict[str, set[int]]) -> None:
+        after = self._aside()
+        seen = set(self._live()).union(*after.values())
+        newest = sorted(before.keys() | after.keys(), key=lambda name: int(name.partition("-")[0]))[-self.keep :]
+        old = set().union(*(leases for name, leases in before.items() if name not in newest))
+        assert self.known - seen <= old, "only what keep_resets lets go may vanish"
+        self.known &= seen
+
+    def _enough_is_free(self, verdict: Verdict) -> None:
+        if self.clear_when is ClearWhen.NEVER:
+            return
+        for network in NETWORKS[:2]:
+            left = [each for each in self._live().values() if each[0] == network]
+            if verdict is not Verdict.CLEAN or self.clear_when is ClearWhen.ALWAYS:
+                assert not left
+            assert all((self.tree.data / network / address).stat().st_size for _, address in left), "torn ones go"
+            for inet6 in (False, True):
+                kept = sum((":" in address) is inet6 for _, address in left)
+                assert self.limit is None or kept <= self.limit, "at least pool - max_kept_leases addresses are free"
+
+    @rule(starts=st.booleans())
+    def it_boots(self, starts: bool) -> None:
+        self._boot()
+        self.up = self.up or starts
+
+    @rule()
+    def it_boots_twice(self) -> None:
+        """Twice is once."""
+        self._boot()
+        before, resets, marker = self._live(), aside(self.tree), reading(self.tree)
+        self._is_the_same_boot(self._boot())
+        assert (self._live(), aside(self.tree), reading(self.tree)) == (before, resets, marker)
+
+    @rule(crash=st.integers(0, 60), power=st.booleans(), torn=st.integers(0, 4))
+    def boot_crashes(self, crash: int, power: bool, torn: int) -> None:
+        self._boot(crash)
+        if power:
+            self.the_power_is_cut(torn=torn)
+        else:
+            self.up = True  # the runtime starts whatever becomes of us
+
+    @rule()
+    def boot_meets_another_program(self) -> None:
+        before, marker = self._live(), reading(self.tree)
+        with service.only_one(self.tree.node, create=True), pytest.raises(BusyError):
+            service.boot(self.tree.node, self._systemd(), Kept())
+        assert (self._live(), reading(self.tree)) == (before, marker)
+
+    @rule(network=st.sampled_from(NETWORKS[:2]))
+    def boot_meets_a_plugin_at_work(self, network: str) -> None:
+        (self.tree.data / network).mkdir(parents=True, exist_ok=True)
+        before = {inode for inode, each in self._live().items() if each[0] == network}
+        with (self.tree.data / network / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._boot_with_a_busy_network()
+        assert before <= self._live().keys(), "a network whose lock is held is left alone"
+
+    def _boot_with_a_busy_network(self) -> None:
+        was, resets = reading(self.tree), self._aside()
+        outcome = service.boot(self.tree.node, self._systemd(), Kept())
+        self.ran, self.clean = True, False
+        self._only_old_resets_go(resets)
+        was_clean = isinstance(was, Marker) and was.state is State.CLEAN
+        if outcome.result in (Result.FAILED, Result.REFUSED, Result.MISCONFIGURED) and not was_clean:
+            assert reading(self.tree) == was, "the next boot judges the same, and tries again"
+        else:
+            self.completed = self.completed or outcome.judgement.verdict is not Verdict.SAME_BOOT
+
+    # What people and disks do.
+
+    @rule(damage=st.sampled_from([None, b"", b"\0" * 170, b"state=clean\n"]) | st.binary(max_size=30))
+    def the_marker_is_damaged(self, damage: bytes | None) -> None:
+        path = self.tree.state / "marker"
+        if damage is None:
+            path.unlink(missing_ok=True)
+        elif self.tree.state.exists():
+            path.write_bytes(damage)
+        self.clean = self.completed = False
+
+    @rule(
+        clear_when=st.sampled_from(list(ClearWhen)),
+        limit=st.none() | st.integers(0, 20),
+        keep=st.integers(1, 4),
+        valid=st.sampled_from([True, True, True, False]),
+    )
+    def the_configuration_changes(self, clear_when: ClearWhen, limit: int | None, keep: int, valid: bool) -> None:
+        self.clear_when, self.limit, self.keep, self.valid = clear_when, limit, keep, valid
+        self._configure()
+
+    @precondition(lambda self: self.valid)
+    @rule()
+    def it_is_recovered(self) -> None:
+        marker = reading(self.tree)
+        self.up = False  # recover stops the runtime; its pods live on
+        recovery.work(self.tree.node, self._systemd(), Kept(), lambda _line: None)
+        owned = {inode for _, _, inode in self.pods.values()}
+        left = {inode for inode, each in self._live().items() if each[0] in NETWORKS[:2]}
+        assert left <= owned, "what nobody alive owns is set aside"
+        assert reading(self.tree) == marker
+        self.up = True
+
+    @precondition(lambda self: self.valid)
+    @rule(data=st.data())
+    def a_reset_is_put_back(self, data: st.DataObject) -> None:
+        resets = self._aside()
+        if not resets:
+            return
+        try:
+            restoration.restore(self.tree.node, self._systemd(), Kept(), data.draw(st.sampled_from(sorted(resets))))
+        except RefusedError:
+            assert self.up or self.pods
+        except CniLeaseResetError as error:
+            raise AssertionError from error
+
+    # What holds at any time.
+
+    @invariant()
+    def no_living_pods_lease_is_ever_moved(self) -> None:
+        global steps
+        steps += 1
+        live = self._live()
+        for network, address, inode in self.pods.values():
+            assert live.get(inode) == (network, address)
+
+    @invariant()
+    def on_disk_is_what_lives_leaked_and_is_set_aside(self) -> None:
+        resets = self._aside()
+        everywhere = [*self._live(), *(inode for leases in resets.values() for inode in leases)]
+        assert len(everywhere) == len(set(everywhere)), "once"
+        assert set(everywhere) == self.known, "nothing vanishes, nothing comes from nowhere"
+
+    @invariant()
+    def the_disk_says_clean_only_after_a_clean_shutdown(self) -> None:
+        now = reading(self.tree)
+        assert self.clean or not (isinstance(now, Marker) and now.state is State.CLEAN)
+
+
+def test_a_nodes_life_follows_the_model(figures: Figures, long: bool) -> None:
+    least = 200_000 if long else 10_000
+    run_state_machine_as_test(
+        NodeLife,
+        settings=settings(
+            max_examples=least // 40,  # some end before their last step
+            stateful_step_count=STEPS,
+            derandomize=not long,  # the short run is the same each time
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    figures.add(report.STEPS, steps)
+    assert steps >= least
