@@ -75,10 +75,8 @@ def content(parent: int, name: str, limit: int) -> bytes:
     """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands."""
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        return os.read(fd, limit)
-    except OSError as error:
-        error.filename = name
-        raise
+        with named(name):
+            return os.read(fd, limit)
     finally:
         os.close(fd)
 
