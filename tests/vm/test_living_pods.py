@@ -88,6 +88,12 @@ def test_04_living_pods_keep_their_leases(node: Node) -> None:
         _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
+        assert "pod sandbox" in verdict.reason  # in its cage systemd gives the unit a /proc of its own
+    with node.scenario("... and without the cage, as root without capabilities"), node.untouched_leases():
+        node.run("rm -r /run/cni-lease-reset")
+        node.run("systemd-run -q --wait -p CapabilityBoundingSet= cni-lease-reset boot")
+        verdict = node.verdict_again()
+        assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
         assert "hidden from us" in verdict.reason
     with node.scenario("... and RKE2 stopped, processes visible: shims"), node.untouched_leases():
         node.run("mount -o remount,hidepid=0 /proc; rm -r /run/cni-lease-reset")
