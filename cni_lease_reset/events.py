@@ -160,6 +160,7 @@ def not_recovered(why: str) -> Entry:
 
 def restored(reset: str, *, back: int, left: int) -> Entry:
     """Write down what ``restore`` put back."""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left, for their addresses have leases now."
+    why = ", for their addresses have leases now" if left else ""
+    text = f"Restored: {leases(back)} of {reset} put back, {left} left{why}."
     fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
     return _entry(MessageId.RESTORED, _NOTICE, text, fields)

@@ -150,7 +150,7 @@ def _wait_for_containerd(node: Node, say: Say, patience: float) -> None:
 def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[int, Reset]:
     found = _read(node, settings)
     living = _living(node, leases_there=any(each for _, each in found))
-    say(f"{len(living)} sandboxes and containers live.")
+    say(f"Living sandboxes and containers: {len(living)}.")
     steps = tuple(
         Step(name, Selection.LEAKED, "recover", living)
         for name, every in found
@@ -164,7 +164,7 @@ def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[in
         node,
         settings,
         bootfacts.boot_id(node),
-        lambda: (_objection(node, settings, manager), ()),
+        lambda: (_objection(node, settings, manager, living), ()),
         all_or_nothing=True,
     )
     if reset.refusal is not None:
@@ -179,9 +179,12 @@ def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[in
     return sum(len(every) for _, every in found), reset
 
 
-def _objection(node: Node, settings: Config, manager: Manager) -> str | None:
-    """Ask again under host-local's locks whether somebody started a runtime after all."""
+def _objection(node: Node, settings: Config, manager: Manager, living: frozenset[str]) -> str | None:
+    """Ask again under host-local's locks whether somebody started a runtime or a pod after all."""
     for unit in _units_up(settings, manager):
         return f"{unit} is up"
-    address = sandboxes.answering(node, sandboxes.look(node))
+    seen = sandboxes.look(node)
+    if not seen.alive <= living:
+        return "a sandbox has started meanwhile"
+    address = sandboxes.answering(node, seen)
     return None if address is None else f"a containerd answers at {printable(address, quoted=True)}"

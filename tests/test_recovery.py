@@ -70,7 +70,7 @@ def test_the_leaked_leases_go_and_the_living_stay_untouched(
     assert after == {name: value for name, value in before.items() if name.rpartition("/")[2] in living}
     assert pods.add("new") == "10.52.0.30"
     printed = capsys.readouterr()
-    assert "8 sandboxes and containers live.\nSet aside 20 leases of k8s-pod-network as 1-" in printed.out
+    assert "Living sandboxes and containers: 8.\nSet aside 20 leases of k8s-pod-network as 1-" in printed.out
     assert "Recovered: 20 leases set aside as 1-" in printed.err
 
 
@@ -247,7 +247,7 @@ def test_a_containerd_that_comes_up_again_stops_it_under_the_lock(
     with socket.socket(socket.AF_UNIX) as containerd:
 
         def come_up(line: str) -> None:
-            assert line == "8 sandboxes and containers live."
+            assert line == "Living sandboxes and containers: 8."
             containerd.bind(K3S)
             containerd.listen()
 
@@ -256,10 +256,20 @@ def test_a_containerd_that_comes_up_again_stops_it_under_the_lock(
     assert len(tree.leases()) == 28
 
 
+def test_a_pod_that_starts_after_the_count_stops_it_under_the_lock(tree: Tree, pods: HostLocal, journal: Kept) -> None:
+    def start(line: str) -> None:
+        assert line == "Living sandboxes and containers: 8."
+        live(tree, 1)
+
+    with pytest.raises(RefusedError, match="nothing was changed: a sandbox has started meanwhile"):
+        recovery.work(tree.node, Systemd(down=False), journal, start)
+    assert len(tree.leases()) == 28
+
+
 def test_no_networks_no_work(tree: Tree, journal: Kept) -> None:
     said: list[str] = []
     recovery.work(tree.node, Systemd(down=False), journal, said.append)
-    assert said == ["0 sandboxes and containers live.", "No lease is leaked."]
+    assert said == ["Living sandboxes and containers: 0.", "No lease is leaked."]
     assert journal.entries == []
 
 
