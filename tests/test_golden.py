@@ -78,3 +78,9 @@ def test_a_command_prints_this(tree: Tree, name: str) -> None:
 def test_every_golden_output_is_some_tests(tree: Tree) -> None:
     files = {path.name for path in Path(GOLDEN).iterdir()}
     assert files == {f"{name}.txt" for name in CASES} | {"history.txt", "status.txt", "metrics.prom"}
+
+
+@pytest.mark.parametrize("name", ["history", "status"])
+def test_the_readme_shows_what_it_prints(name: str) -> None:
+    shown = "".join(f"    {line}\n" if line else "\n" for line in (GOLDEN / f"{name}.txt").read_text().splitlines())
+    assert shown in (GOLDEN.parent.parent / "README.md").read_text()

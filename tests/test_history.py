@@ -81,11 +81,6 @@ def test_ten_boots_are_ten_lines_newest_first(ten: Node) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_the_readme_shows_what_it_prints() -> None:
-    shown = "".join(f"    {line}\n" if line else "\n" for line in (GOLDEN / "history.txt").read_text().splitlines())
-    assert shown in (GOLDEN.parent.parent / "README.md").read_text()
-
-
 def test_the_newest_alone_are_listed_and_all_are_counted(ten: Node) -> None:
     lines = command(ten, "history", "-n", "2").stdout.splitlines()
     assert [line[27:35] for line in lines[1:3]] == ["00000009", "00000008"]

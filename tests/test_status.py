@@ -64,11 +64,6 @@ def test_a_troubled_node_is_told_in_80_columns(troubled: Tree) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_the_readme_shows_what_it_prints() -> None:
-    shown = "".join(f"    {line}\n" if line else "\n" for line in (GOLDEN / "status.txt").read_text().splitlines())
-    assert shown in (GOLDEN.parent.parent / "README.md").read_text()
-
-
 def test_programs_get_it_all(troubled: Tree) -> None:
     document = json.loads(command(troubled.node, "status", "--json").stdout)
     assert document["networks"] == [
