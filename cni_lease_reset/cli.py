@@ -74,7 +74,7 @@ def _run(options: "argparse.Namespace") -> int:
     manager: Manager = Systemd() if node.is_this_machine else NoSystemd()
     match options.verb:
         case "boot" if options.dry_run:
-            print(service.rehearse(node, manager))
+            _answer(service.rehearse(node, manager))
             return os.EX_OK
         case "boot":
             return _boot(node, manager)
@@ -168,11 +168,12 @@ def _work(node: Node, units: tuple[str, ...]) -> int:
 def _restore(node: Node, manager: Manager, reset: str) -> int:
     from . import restoration
 
-    print(restoration.restore(node, manager, Journal(node), reset))
+    _answer(restoration.restore(node, manager, Journal(node), reset))
     return os.EX_OK
 
 
 def _answer(text: str) -> None:
+    """Print an answer that nothing comes after; ``recover`` must learn that nobody reads on, and does not use it."""
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:  # whoever read it, "head" for example, has seen enough
@@ -214,5 +215,5 @@ def _history(node: Node, most: int | None, *, as_json: bool) -> int:
 def _config(node: Node) -> int:
     from . import config
 
-    print(config.render(config.read(node)), end="")
+    _answer(config.render(config.read(node)))
     return os.EX_OK

@@ -29,7 +29,7 @@ def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:
     journal.send(events.restored(reset, back=back, left=left))
     lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
     lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if left else []
-    return "\n".join(lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _resets(node: Node, settings: Config) -> list[str]:

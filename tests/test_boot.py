@@ -317,7 +317,7 @@ def test_a_dry_run_changes_nothing(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.3")
     before = {path: path.stat().st_mtime_ns for path in sorted(tree.root.rglob("*"))}
     said = service.rehearse(tree.node, Systemd({"k3s.service": "active"}))
-    assert said.split("\n")[1:] == [
+    assert said.splitlines()[1:] == [
         "Would set aside: 1 lease of k8s-pod-network (torn leases).",
         "Would be refused: k3s.service is active, pods may live.",
     ]

@@ -32,12 +32,13 @@ LAYERS = (
     {"sandboxes"},
     {"pools", "mounts", "rivals"},
     {"config", "marker", "leases", "bootfacts", "systemd", "journald"},
+    {"outcomes"},
     {"durable", "foreign", "verdict", "plan", "screen"},
     {"node"},
     {"model", "errors"},
     {"__init__"},
 )
-PURE = ("verdict", "plan", "model")
+PURE = ("verdict", "plan", "outcomes", "model")
 
 
 def imported(module: str) -> tuple[set[str], set[str]]:
@@ -90,7 +91,7 @@ OF_PYTHON = """
     types typing typing.io typing.re warnings
 """
 OF_OURS = """
-    bootfacts cli config durable errors events guard journald leases marker model node plan runtime
+    bootfacts cli config durable errors events guard journald leases marker model node outcomes plan runtime
     service setaside shelf systemd verdict
 """
 

@@ -284,7 +284,7 @@ def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
 
 
 def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:
-    assert service.rehearse(tree.node, NoSystemd()).endswith("Nothing to set aside.")
+    assert service.rehearse(tree.node, NoSystemd()).endswith("\nNothing to set aside.\n")
 
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:
