@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from . import durable
+from .errors import describe
 from .model import BootId
 from .node import Node
 
@@ -50,15 +51,16 @@ def processes(node: Node) -> Processes:
     try:
         commands = [_command(proc, pid) for pid in os.listdir(proc) if pid.isdecimal()]
     except OSError as error:
-        return Processes(unproven=f"the processes of this machine cannot be listed: {error.strerror}")
+        return Processes(unproven=f"the processes of this machine cannot be listed: {describe(error)}")
     programs = [(os.path.basename(command[0]), command) for command in commands if command]
     shims = tuple(_shim(command) for program, command in programs if program.startswith(b"containerd-shim"))
     return Processes(shims, tuple(program.decode() for program, _ in programs if program in _OTHER_ENGINES))
 
 
 def _command(proc: str, pid: str) -> list[bytes]:
+    path = f"{proc}/{pid}/cmdline"
     try:
-        with open(f"{proc}/{pid}/cmdline", "rb") as file:
+        with durable.named(path), open(path, "rb") as file:
             return file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
         return []

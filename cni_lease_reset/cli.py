@@ -1,6 +1,7 @@
 """The command line: arguments in, exit status out; the only place where an exception becomes a status."""
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from .errors import (
     RefusedError,
     UsageError,
     describe,
+    printable,
 )
 from .journald import Journal, say
 from .model import Result
@@ -69,8 +71,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(options: "argparse.Namespace") -> int:
     node = Node(os.path.realpath(options.root))
-    if not os.path.isdir(node.root):
-        raise UsageError(f"--root: '{options.root}' is not a directory")
+    if not _is_directory(node.root):
+        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
     manager: Manager = Systemd() if node.is_this_machine else NoSystemd()
     match options.verb:
         case "boot" if options.dry_run:
@@ -92,6 +94,14 @@ def _run(options: "argparse.Namespace") -> int:
             return _history(node, options.lines, as_json=options.json)
         case _:
             return _config(node)
+
+
+def _is_directory(path: str) -> bool:
+    """Whether it is one. Raises ``OSError`` where that cannot be told, which ``os.path.isdir`` keeps to itself."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _boot(node: Node, manager: Manager) -> int:

@@ -12,6 +12,10 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+class NotAFileError(OSError):
+    """Something else than a regular file stands in its place."""
+
+
 @contextmanager
 def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[int]:
     """Open ``path`` below ``root`` and yield its descriptor; no component of ``path`` may be a symbolic link.
@@ -67,7 +71,7 @@ def named(name: str) -> Iterator[None]:
 def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file", name)
+        raise NotAFileError(errno.EINVAL, "Not a regular file", name)
     return content(parent, name, limit)
 
 

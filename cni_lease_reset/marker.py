@@ -56,19 +56,22 @@ def read(directory: int) -> Reading:
         return parse(durable.read(directory, NAME, _LIMIT + 1))
     except FileNotFoundError:
         return NoMarker()
-    except OSError as error:
+    except durable.NotAFileError as error:
         return DamagedMarker(f"reading it fails: {error.strerror}")
+    except OSError as error:
+        return DamagedMarker(f"reading it fails: {error.strerror}", unread=True)
 
 
 def take(directory: int, reading: Reading, boot_id: BootId | None) -> str | None:
     """Use up a clean mark, so that a crash of this boot can never pass for clean; leave any other marker alone.
 
-    Returns what went wrong where a clean mark had to stay.
+    One that could not be read may be such a mark, and goes, too. Returns what went wrong where it had to stay.
     """
-    if not (isinstance(reading, Marker) and reading.state is State.CLEAN):
+    is_unread = isinstance(reading, DamagedMarker) and reading.unread
+    if not is_unread and not (isinstance(reading, Marker) and reading.state is State.CLEAN):
         return None
     try:
-        if boot_id is None:
+        if boot_id is None or is_unread:
             durable.remove(directory, NAME)
         else:
             record(directory, State.RUNNING, boot_id)

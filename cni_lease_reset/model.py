@@ -36,6 +36,7 @@ class DamagedMarker(NamedTuple):
     """A marker is there, and it cannot be believed."""
 
     why: str
+    unread: bool = False  # what it says is not known: it may say "clean"
 
 
 Reading: TypeAlias = Marker | NoMarker | DamagedMarker

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside, shelf
-from .errors import BusyError, ConfigError, describe, printable
+from .errors import BusyError, ConfigError, InputOutputError, describe, printable
 from .journald import Journal
 from .model import (
     About,
@@ -207,6 +207,8 @@ def _not_clean(
     """Say why this shutdown must not be marked as clean: in doubt it is not."""
     if isinstance(reading, NoMarker):
         return "there is no marker, boot did not complete"
+    if isinstance(reading, DamagedMarker) and reading.unread:
+        raise InputOutputError(f"The marker cannot be read and stays as it is: {reading.why}")
     if isinstance(reading, DamagedMarker):
         return f"it is damaged ({reading.why})"
     if reading.boot_id != boot_id:

@@ -1,5 +1,6 @@
 """The sentence, end to end, on trees, with the real host-local plugin."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -10,8 +11,8 @@ from typing import NoReturn
 import pytest
 from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import leases, runtime, service
-from cni_lease_reset.errors import BusyError
+from cni_lease_reset import durable, leases, runtime, service
+from cni_lease_reset.errors import BusyError, InputOutputError
 from cni_lease_reset.model import BootId, Outcome
 
 NEXT = BootId("33333333-3333-4333-8333-333333333333")
@@ -99,6 +100,44 @@ def test_the_second_boot_under_a_kernel_touches_nothing(tree: Tree, journal: Kep
     record = runtime.read(tree.node)
     assert isinstance(record, Outcome)
     assert record.judgement.verdict == "unclean", "the boot's own outcome stays"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_mark_that_cannot_be_read_may_be_clean_and_does_not_stay(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    tree.config("network: [mistyped]\n")  # so that nothing is written over it
+    read = durable.read
+
+    def failing(parent: int, name: str, limit: int) -> bytes:
+        if name == "marker":
+            raise OSError(code, os.strerror(code), name)
+        return read(parent, name, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "read", failing)
+        assert boot(tree, journal).judgement.verdict == "damaged"
+    assert not (tree.state / "marker").exists()
+    tree.next_kernel(NEXT)
+    assert boot(tree, journal).judgement.verdict == "unknown", "never clean: that boot may have crashed"
+
+
+def test_a_shutdown_that_cannot_read_the_marker_is_an_error(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot(tree, journal)
+    before = tree.marker()
+
+    def failing(_parent: int, name: str, _limit: int) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "read", failing)
+        with pytest.raises(InputOutputError, match="stays as it is: reading it fails: Input/output error"):
+            service.shutdown(tree.node, Systemd(), journal)
+    assert tree.marker() == before
 
 
 def test_a_boot_that_was_killed_half_way_has_had_its_moment(

@@ -58,15 +58,17 @@ def faults(calls: tuple[Call, ...], *, long: bool) -> list[Fault]:
     ]
 
 
-def it_is_told(run: Run, *, said: str) -> None:
+def it_is_told(run: Run, fault: Fault, *, said: str) -> None:
     """One line for each thing that went wrong, in words, and a status that says which kind."""
+    mute = fault.on and fault.call.name == "write"  # stderr is written to like any file, so it is broken, too
+    most = 5 if fault.on else 3  # the verdict, the reason, the record, the metrics and the old resets
     assert run.status in (0, 74, 75, 78), f"{said}: status {run.status}: {run.stderr}"
     lines = run.stderr.splitlines()
     assert "Traceback" not in run.stderr, f"{said}: {run.stderr}"
-    assert lines, f"{said}: nothing was said"
-    assert run.status == 0 or NAMED.search(run.stderr), f"{said}: what failed is not named: {run.stderr}"
+    assert lines or mute, f"{said}: nothing was said"
+    assert run.status == 0 or mute or NAMED.search(run.stderr), f"{said}: what failed is not named: {run.stderr}"
     assert all(re.match(r"cni-lease-reset: \S", line) for line in lines), f"{said}: {run.stderr}"
-    assert len(lines) == len(set(lines)) <= 3, f"{said}: {run.stderr}"
+    assert len(lines) == len(set(lines)) <= most, f"{said}: {run.stderr}"
 
 
 @pytest.mark.parametrize("case", TRIED, ids=lambda case: case.name)
@@ -84,7 +86,7 @@ def test_a_call_that_fails_is_told_and_costs_nothing(
         run = failing(tree, fault.call, fault.error, *case.arguments, on=fault.on)
         said = f"{case.name}, {fault}"
         assert [hit.place for hit in run.hit[:1]] == [fault.call.place], f"{said}: another call failed: {run.hit}"
-        it_is_told(run, said=said)
+        it_is_told(run, fault, said=said)
         nothing_is_lost(case, before, tree, said=said)
         the_marker_is_believable(case, before, tree, said=said)
         it_is_done_or_told(case, before, tree, run, said=f"{said}: {run.stderr}")
