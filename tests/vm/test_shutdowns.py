@@ -1,20 +1,22 @@
 """Every way to go down, and what the next boot makes of it."""
 
-from node import STATE, UNIT, Node
+from node import CONFIG, LEASES, STATE, UNIT, Node
 
-# Kills our process once it has used up the clean mark: sooner it has not run at all, later it has done its work.
+# Kills our process once it has begun to move leases; there are so many that it cannot be done by then.
 KILLER = f"""[Unit]
 Description=Kill cni-lease-reset in the middle of its work
 DefaultDependencies=no
 After=local-fs.target lab-before.service
 Before={UNIT}
 [Service]
+Type=notify
 ExecStart=/usr/bin/python3 -c '
-import os, signal
-while True:
-    with open("{STATE}/marker") as file:
-        if "state=running" in file.read():
-            break
+import os, signal, socket
+before = os.listdir("{STATE}/set-aside")
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+    notifier.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while os.listdir("{STATE}/set-aside") == before:
+    pass
 for pid in filter(str.isdecimal, os.listdir("/proc")):
     with open("/proc/" + pid + "/cmdline") as file:
         if "/usr/bin/cni-lease-reset\\0boot" in file.read():
@@ -23,6 +25,7 @@ for pid in filter(str.isdecimal, os.listdir("/proc")):
 [Install]
 WantedBy=multi-user.target
 """
+MANY = f"cd {LEASES} && for i in {{0..19}}; do for j in {{1..250}}; do echo old >10.99.$i.$j; done; done"
 
 
 def _boots_with(node: Node, verdict: str, *, cleared: int) -> None:
@@ -53,13 +56,17 @@ def test_03_every_way_to_go_down(node: Node) -> None:
         _boots_with(node, "unclean", cleared=3)
     with node.scenario("kill -9 of cni-lease-reset during boot, then reboot"):
         node.write("/etc/systemd/system/lab-killer.service", KILLER)
-        node.run("systemctl enable lab-killer && sync")
+        node.write(CONFIG, "clear_when: always\n")  # after the clean shutdown
+        node.run(f"{MANY}; systemctl enable lab-killer && sync")
         node.goes_down("systemctl reboot")
         node.settled()
         assert node.show(UNIT, "Result") == "signal"
         assert node.verdicts() == ()
         assert node.marker()["state"] == "running"
+        left = len(node.leases())
+        assert 0 < left < 5003, f"killed too late, or too early: {left} leases left"
+        node.nothing_lost()
         assert len(node.pods().started) == 3
         node.run("systemctl disable lab-killer && sync")
         node.goes_down("systemctl reboot")
-        _boots_with(node, "unclean", cleared=6)
+        _boots_with(node, "unclean", cleared=left + 3)
