@@ -72,9 +72,12 @@ def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...
     reading = marker.read(state)
     try:
         boot_id = bootfacts.boot_id(node)
-    except OSError:
-        marker.take(state, reading, None)
-        raise
+    except OSError as error:
+        stuck = marker.take(state, reading, None)
+        if stuck is None:
+            raise
+        both = f"{error.strerror}; and the clean mark cannot be used up: {stuck}"
+        raise OSError(error.errno, both, error.filename) from error
     stuck = marker.take(state, reading, boot_id)
     remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
     record = runtime.read(node)

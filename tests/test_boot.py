@@ -124,6 +124,20 @@ def test_a_mark_that_cannot_be_read_may_be_clean_and_does_not_stay(
     assert boot(tree, journal).judgement.verdict == "unknown", "never clean: that boot may have crashed"
 
 
+def test_a_mark_that_stays_where_nothing_can_be_judged_is_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    (tree.root / "proc/sys/kernel/random/boot_id").unlink()
+
+    def failing(_parent: int, name: str) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    monkeypatch.setattr(durable, "remove", failing)
+    with pytest.raises(OSError, match="the clean mark cannot be used up: 'marker': Read-only file system"):
+        service.boot(tree.node, Systemd(), journal)
+
+
 def test_a_shutdown_that_cannot_read_the_marker_is_an_error(
     tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
