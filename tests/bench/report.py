@@ -113,6 +113,12 @@ def imports(text: str) -> str:
     return "\n".join([lines[0], *lines[start + 1 :]]).replace("import time: ", "")
 
 
+def booting(results: Path) -> str:
+    """The figures of the last full run of the virtual machines' tests, those of test_boot_order.py."""
+    lines = results.read_text().splitlines() if results.exists() else []
+    return "\n".join(line for line in lines if line.startswith("- boot order")) or "(not run yet)"
+
+
 SERIES = (
     ("unclean", "cni-lease-reset boot", "#1f6feb"),
     ("rm", "rm -rf", "#d29922"),
@@ -168,7 +174,7 @@ def write(results: Results, docs: Path, template: Path) -> int:
     warm, cold = ("\n".join(rows(results, cold=each)) for each in (False, True))
     text = template.read_text()
     values = {"budgets": budgets, "warm": warm, "cold": cold, "machine": machine(), "disk": results["disk"]}
-    values["imports"] = imports(results["imports"])
+    values |= {"imports": imports(results["imports"]), "booting": booting(docs / "VM-RESULTS.md")}
     for key, value in values.items():
         text = text.replace(f"{{{key}}}", value)
     (docs / "PERFORMANCE.md").write_text(text)

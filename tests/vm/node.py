@@ -54,18 +54,24 @@ class Node(Machine):
 
     def __init__(self, folder: Path, image: Image, *devices: str, rows: list[Row]) -> None:
         super().__init__(folder, image, *devices)
-        self._rows, self._seen = rows, list[Verdict]()
+        self._rows, self._seen, self._figures = rows, list[Verdict](), list[str]()
 
     @contextmanager
     def scenario(self, name: str) -> Iterator[None]:
         """Make a row of the summary of what happens in a ``with`` block."""
         print(f"-- {name}", flush=True)
-        boots, seen, result = self.boots, len(self._seen), "FAILED"
+        boots, seen, figures, result = self.boots, len(self._seen), len(self._figures), "FAILED"
         try:
             yield
             result = "ok"
         finally:
-            self._rows.append(Row(name, self.boots - boots, tuple(self._seen[seen:]), result))
+            row = Row(name, self.boots - boots, tuple(self._seen[seen:]), result, tuple(self._figures[figures:]))
+            self._rows.append(row)
+
+    def figure(self, text: str) -> None:
+        """Keep what was measured beside the scenario's row."""
+        print(f"   {text}", flush=True)
+        self._figures.append(text)
 
     # -- pods and leases ------------------------------------------------------------------------------------------
 

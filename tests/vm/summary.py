@@ -1,4 +1,4 @@
-"""The table of a run: one row a scenario, printed and written as Markdown."""
+"""The table of a run, one row a scenario, and the figures measured; printed and written as Markdown."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ class Row(NamedTuple):
     boots: int
     verdicts: tuple[Verdict, ...]
     result: str
+    figures: tuple[str, ...] = ()
 
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
@@ -40,7 +41,9 @@ _HEAD = ("scenario", "boots", "verdicts", "found", "set aside", "kept", "result"
 def as_markdown(rows: list[Row]) -> str:
     """Write the table."""
     lines = [_HEAD, tuple("---" for _ in _HEAD), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    figures = "".join(f"- {row.scenario}: {figure}\n" for row in rows for figure in row.figures)
+    return f"{table}\nMeasured, in the guests' time:\n\n{figures}" if figures else table
 
 
 def write(rows: list[Row], path: Path, *, heading: str) -> str:

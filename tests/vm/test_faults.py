@@ -23,7 +23,7 @@ def _boots(node: Node, *options: str) -> None:
     node.power_cut(PODS, *options)
     node.wait_until(f"[[ $(systemctl show -P InactiveExitTimestampMonotonic {RKE2}) != 0 ]]")
     waited = node.moment(RKE2, "InactiveExit") - node.moment(UNIT, "InactiveExit")
-    print(f"   RKE2 began {waited:.1f} s after us", flush=True)
+    node.figure(f"RKE2 began {waited:.1f} s after us")
     assert waited < BOUND
 
 
@@ -88,7 +88,7 @@ def test_06_whatever_is_broken_rke2_starts(two_disk_node: Node) -> None:
         verdict = node.verdict()
         assert verdict.verdict in ("unclean", "unknown")
         node.nothing_lost()
-        print(f"   {verdict.message}", flush=True)
+        node.figure(f"the journal: {verdict.message}")
         node.pods()
         node.run("rm /var/lib/cni/ballast")
     with node.scenario("... mended"):

@@ -98,7 +98,7 @@ def test_09_two_nodes_on_one_wire(installed: Image, new_node: NewNode) -> None:
         first.nothing_lost()
         second.run("systemctl stop traffic; journalctl --sync")
         lines = second.run("journalctl -b -u traffic -o cat | grep 'packet loss'")
-        print(f"   node 2 meanwhile: {lines.strip()}", flush=True)
+        first.figure(f"node 2 meanwhile: {lines.strip()}")
         assert " 0% packet loss" in lines
         assert second.leases() == leases
         assert second.pod_addresses() == pods

@@ -31,7 +31,7 @@ def _answering_throughout(node: Node) -> Iterator[None]:
     for pod in pods:
         lines = node.run(f"journalctl -b -o cat -u ping-{pod} | grep 'packet loss'").splitlines()
         assert " 0% packet loss" in lines[-1], f"{pod}: {lines[-1]}"
-    print(f"   {lines[-1]}", flush=True)
+    node.figure(f"the last pod's pings meanwhile: {lines[-1]}")
 
 
 def _living(node: Node, pods: tuple[str, ...]) -> list[tuple[str, int, str]]:
@@ -78,3 +78,23 @@ def test_14_recover(node: Node) -> None:
         node.run("cni-lease-reset recover --yes")
         assert _living(node, pods) == before
         assert len(node.leases()) == 8
+
+    with node.scenario("restore: refused under living pods"), node.untouched_leases():
+        (newest, *_) = json.loads(node.run("cni-lease-reset status --json"))["resets"]
+        refused = node.try_run(f"cni-lease-reset restore {newest['name']}")
+        assert (refused.status, refused.stdout) == (75, ""), refused
+        assert f"nothing was put back: {RKE2} is active" in refused.stderr
+    with node.scenario("restore: what a boot set aside is put back while RKE2 is down"):
+        node.run("sync")
+        node.power_cut(f"lab.subnet={POOL}", f"systemd.mask={RKE2}")
+        verdict = node.verdict()
+        assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 8, 8)
+        assert node.leases() == ()
+        assert node.run(f"cni-lease-reset restore {verdict.reset}") == "k8s-pod-network: 8 put back, 0 left\n"
+        assert [(lease.name, lease.inode) for lease in node.leases()] == [(name, inode) for name, inode, _ in before]
+        node.nothing_lost()
+        node.run("sync")
+        node.power_cut(f"lab.subnet={POOL}")
+        verdict = node.verdict()
+        assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 8, 8)
+        assert len(node.pods().started) == 8
