@@ -11,7 +11,7 @@ FREE = "lab-free.service"  # our unit without its cage
 
 def test_10_rke2_does_not_wait_for_us(node: Node) -> None:
     with node.scenario("boot order: a network that takes 10 s"):
-        node.start("lab.pods=0", "lab.slow_network")
+        node.start("lab.pods=0", "lab.slow_network=yes")
         node.pods()
         ours, online = node.moment(UNIT, "ActiveEnter"), node.moment("network-online.target", "ActiveEnter")
         node.figure(f"ours done {ours:.1f} s after the kernel's start, network-online.target at {online:.1f} s")
