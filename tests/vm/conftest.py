@@ -1,14 +1,14 @@
 """Nodes on throw-away overlays of the cached image; the summary; what is kept and shown when a test fails."""
 
+import fcntl
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,33 @@ from node import PATIENCE, UNIT, Node
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 CACHE = CHECKOUT / ".cache/vm"
-ROWS: list[summary.Row] = []
+ROWS: list[summary.Row] = []  # of the test that runs
+ALL: list[summary.Row] = []  # of all tests of all workers
 NODES: list[Node] = []  # those that run now
 NewNode = Callable[..., Node]
+
+
+@contextmanager
+def locked(name: str, how: int) -> Iterator[None]:
+    """Hold a lock against the other workers."""
+    with open(CACHE / f"{name}.lock", "w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def room(request: pytest.FixtureRequest, installed: Image) -> Iterator[None]:
+    """Tests share the machine, two at a time; one that measures time has it for itself."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with locked("room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        yield
 
 
 @pytest.fixture(scope="session")
 def bare() -> Image:
     """A Debian with everything but the product."""
-    built = subprocess.run([HERE / "image"], check=True, stdout=subprocess.PIPE, text=True)
+    with locked("image", fcntl.LOCK_EX):
+        built = subprocess.run([HERE / "image"], check=True, stdout=subprocess.PIPE, text=True)
     folder = Path(built.stdout.splitlines()[-1])
     return Image(folder / "disk.img", "raw", folder / "vmlinuz", folder / "initrd")
 
@@ -37,26 +55,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk with the package, and a newer release of it, as `make rpm` builds them."""
     folder = tmp_path_factory.mktemp("packages")
     for release in ("1", "2"):
-        build = [CHECKOUT / "packaging/rpm/build"]
-        built = subprocess.run(
-            build, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "RELEASE": release}
-        )
-        rpm = next(line for line in built.stdout.splitlines() if line.endswith(f"-{release}.noarch.rpm"))
-        shutil.copy(CHECKOUT / rpm, folder / f"release-{release}.rpm")
-    for leftover in (CHECKOUT / "dist").glob("*-2.*.rpm"):  # dist/ is for packages that people asked for
-        leftover.unlink()
+        environment = {**os.environ, "RELEASE": release, "DIST": str(folder)}
+        with locked("image", fcntl.LOCK_EX):  # git locks its index
+            subprocess.run([CHECKOUT / "packaging/rpm/build"], check=True, stdout=subprocess.DEVNULL, env=environment)
+        next(folder.glob(f"*-{release}.noarch.rpm")).rename(folder / f"release-{release}.rpm")
     disk = folder / "packages.tar"
-    subprocess.run(
-        [
-            *["tar", "--mtime=@0", "--owner=0", "--group=0", "--mode=644", "-C"],
-            folder,
-            "-cf",
-            disk,
-            "release-1.rpm",
-            "release-2.rpm",
-        ],
-        check=True,
-    )
+    tar = ["tar", "--mtime=@0", "--owner=0", "--group=0", "--mode=644", "-cf", disk.name]
+    subprocess.run([*tar, "release-1.rpm", "release-2.rpm"], check=True, cwd=folder)
     return disk
 
 
@@ -65,10 +70,11 @@ def installed(bare: Image, packages: Path) -> Image:
     """The same with the product installed and enabled, down after a clean shutdown, no pods yet; cached."""
     recipe = hashlib.sha256(packages.read_bytes() + Path(__file__).read_bytes() + bytes(bare.disk)).hexdigest()
     done = CACHE / f"installed-{recipe[:16]}"
-    if not done.exists():
-        work = Path(tempfile.mkdtemp(prefix="build.", dir=CACHE))
-        _install_into(Node(work, bare, *drive(packages, "packages"), rows=[]))
-        work.rename(done)
+    with locked("image", fcntl.LOCK_EX):
+        if not done.exists():
+            work = Path(tempfile.mkdtemp(prefix="build.", dir=CACHE))
+            _install_into(Node(work, bare, *drive(packages, "packages"), rows=[]))
+            work.rename(done)
     return bare._replace(disk=done / "disk.qcow2", disk_format="qcow2")
 
 
@@ -145,8 +151,11 @@ def keep_journal(node: Node) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of console and journal where a test failed."""
+    """Show the end of console and journal where a test failed; hand over the rows of one that has ended."""
     report = yield
+    if call.when == "teardown":
+        report.user_properties += [("row", row.as_json()) for row in ROWS]
+        ROWS.clear()
     if call.when == "call" and call.excinfo is not None:
         for node in NODES:
             name = node.folder.name
@@ -154,6 +163,12 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
                 report.sections.append((f"end of {name}'s console", node.console[-3000:]))
             report.sections.append((f"end of {name}'s journal", keep_journal(node)[-6000:]))
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect the rows, from the workers too."""
+    if report.when == "teardown":
+        ALL.extend(summary.from_json(str(text)) for name, text in report.user_properties if name == "row")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -166,14 +181,14 @@ _BEGAN = pytest.StashKey[float]()
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Print the table, and write it; that of a full run that passed is kept with the sources."""
-    if not ROWS:
+    if not ALL:
         return
     git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, stdout=subprocess.PIPE, text=True).stdout.strip() or "unknown"
     minutes = (time.monotonic() - config.stash[_BEGAN]) / 60
     about = f"`make vm-test` on commit {commit}: {minutes:.0f} minutes, {os.cpu_count()} {platform.machine()} cores without KVM."
-    page = summary.write(ROWS, CACHE / "summary.md", heading=about)
+    page = summary.write(ALL, CACHE / "summary.md", heading=about)
     if os.environ.get("VM_FULL") and exitstatus == pytest.ExitCode.OK:
-        summary.write(ROWS, CHECKOUT / "docs/VM-RESULTS.md", heading=f"# Power cuts: the last full run\n\n{about}")
+        summary.write(ALL, CHECKOUT / "docs/VM-RESULTS.md", heading=f"# Power cuts: the last full run\n\n{about}")
     terminalreporter.write_line("")
     terminalreporter.write(page)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ class Node(Machine):
     @contextmanager
     def scenario(self, name: str) -> Iterator[None]:
         """Make a row of the summary of what happens in a ``with`` block."""
-        print(f"-- {name}", flush=True)
+        print(f"-- {name}", file=sys.stderr, flush=True)  # workers have no stdout
         boots, seen, figures, result = self.boots, len(self._seen), len(self._figures), "FAILED"
         try:
             yield
@@ -70,7 +71,7 @@ class Node(Machine):
 
     def figure(self, text: str) -> None:
         """Keep what was measured beside the scenario's row."""
-        print(f"   {text}", flush=True)
+        print(f"   {text}", file=sys.stderr, flush=True)
         self._figures.append(text)
 
     # -- pods and leases ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The table of a run, one row a scenario, and the figures measured; printed and written as Markdown."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ class Row(NamedTuple):
     result: str
     figures: tuple[str, ...] = ()
 
+    def as_json(self) -> str:
+        """The row as one worker tells it to another process."""
+        return json.dumps(self)
+
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
         found, aside, kept = (
@@ -22,6 +27,12 @@ class Row(NamedTuple):
         )
         words = ", ".join(_counted([each.verdict for each in self.verdicts])) or "none"
         return (self.scenario, str(self.boots), words, found, aside, kept, self.result)
+
+
+def from_json(text: str) -> Row:
+    """Read a row that a worker wrote."""
+    scenario, boots, seen, result, figures = json.loads(text)
+    return Row(scenario, boots, tuple(Verdict(*each) for each in seen), result, tuple(figures))
 
 
 def _counted(words: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import statistics
 
+import pytest
 from node import RKE2, UNIT, WITHOUT_US, Node
 
 PAIRS = 5
@@ -9,6 +10,7 @@ STARTS = 15
 FREE = "lab-free.service"  # our unit without its cage
 
 
+@pytest.mark.alone
 def test_10_rke2_does_not_wait_for_us(node: Node) -> None:
     with node.scenario("boot order: a network that takes 10 s"):
         node.start("lab.pods=0", "lab.slow_network=yes")
