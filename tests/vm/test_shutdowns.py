@@ -3,14 +3,7 @@
 from node import CONFIG, LEASES, STATE, UNIT, Node
 
 # Kills our process once it has begun to move leases; there are so many that it cannot be done by then.
-KILLER = f"""[Unit]
-Description=Kill cni-lease-reset in the middle of its work
-DefaultDependencies=no
-After=local-fs.target lab-before.service
-Before={UNIT}
-[Service]
-Type=notify
-ExecStart=/usr/bin/python3 -c '
+KILLER = f"""
 import os, signal, socket
 before = os.listdir("{STATE}/set-aside")
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
@@ -21,7 +14,15 @@ for pid in filter(str.isdecimal, os.listdir("/proc")):
     with open("/proc/" + pid + "/cmdline") as file:
         if "/usr/bin/cni-lease-reset\\0boot" in file.read():
             os.kill(int(pid), signal.SIGKILL)
-'
+"""
+KILLER_UNIT = f"""[Unit]
+Description=Kill cni-lease-reset in the middle of its work
+DefaultDependencies=no
+After=local-fs.target lab-before.service
+Before={UNIT}
+[Service]
+Type=notify
+ExecStart=/usr/bin/python3 /opt/lab-killer
 [Install]
 WantedBy=multi-user.target
 """
@@ -55,7 +56,8 @@ def test_03_every_way_to_go_down(node: Node) -> None:
         node.goes_down("echo c >/proc/sysrq-trigger")
         _boots_with(node, "unclean", cleared=3)
     with node.scenario("kill -9 of cni-lease-reset during boot, then reboot"):
-        node.write("/etc/systemd/system/lab-killer.service", KILLER)
+        node.write("/opt/lab-killer", KILLER)
+        node.write("/etc/systemd/system/lab-killer.service", KILLER_UNIT)
         node.write(CONFIG, "clear_when: always\n")  # after the clean shutdown
         node.run(f"{MANY}; systemctl enable lab-killer && sync")
         node.goes_down("systemctl reboot")
