@@ -11,9 +11,12 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
 while os.listdir("{STATE}/set-aside") == before:
     pass
 for pid in filter(str.isdecimal, os.listdir("/proc")):
-    with open("/proc/" + pid + "/cmdline") as file:
-        if "/usr/bin/cni-lease-reset\\0boot" in file.read():
-            os.kill(int(pid), signal.SIGKILL)
+    try:
+        with open("/proc/" + pid + "/cmdline") as file:
+            if "/usr/bin/cni-lease-reset\\0boot" in file.read():
+                os.kill(int(pid), signal.SIGKILL)
+    except FileNotFoundError:  # it has ended meanwhile
+        pass
 """
 KILLER_UNIT = f"""[Unit]
 Description=Kill cni-lease-reset in the middle of its work
