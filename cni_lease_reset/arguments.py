@@ -9,7 +9,8 @@ from .errors import UsageError, printable
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+        problem = message.partition(" (choose from")[0]  # --help lists them, a line each
+        raise UsageError(f"{problem}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,5 +53,5 @@ def parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
-        raise argparse.ArgumentTypeError(f"'{printable(text[:20])}' is no number from 1")
+        raise argparse.ArgumentTypeError(f"'{printable(text[:20])}' is no whole number from 1 on")
     return int(text[:9])

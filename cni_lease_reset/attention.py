@@ -9,6 +9,7 @@ from .model import (
     UNIT,
     About,
     BootId,
+    ClearWhen,
     Config,
     DamagedMarker,
     Marker,
@@ -18,6 +19,7 @@ from .model import (
     Reading,
     Result,
     State,
+    Verdict,
 )
 from .node import STATE_DIRECTORY, Node
 from .plan import is_crowded
@@ -25,15 +27,33 @@ from .pools import Pool
 from .systemd import Inspector
 
 CROWDED = 90  # percent of a pool
-_UNDONE = (Result.REFUSED, Result.FAILED, Result.MISCONFIGURED)
+# What this boot could not do, and what somebody should do for the next one to do it.
+_UNDONE = {
+    Result.REFUSED: "Reboot when it suits you.",
+    Result.FAILED: "Mend that, then reboot when it suits you.",
+    Result.MISCONFIGURED: "Mend the configuration, try it with: cni-lease-reset config",
+}
 
 
 def pending(
-    boot_id: BootId | None, record: Outcome | runtime.Began | runtime.Unreadable | None, reading: Reading
+    boot_id: BootId | None,
+    record: Outcome | runtime.Began | runtime.Unreadable | None,
+    reading: Reading | None,
+    config: Config,
 ) -> str | None:
-    """Say why the next boot sets leases aside, however this one ends; ``None`` if it depends on that."""
+    """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
+    if config.clear_when is ClearWhen.NEVER:
+        return None
     if isinstance(record, Outcome) and record.boot_id == boot_id and record.result in _UNDONE:
-        return f"this boot could not do what was due ({record.result}: {printable(record.why)})"
+        if (record.judgement.verdict, record.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
+            return None  # the mark is used up; whether anything was due nobody looked
+        undone = f"this boot could not do what was due ({record.result}: {printable(record.why)})"
+        return f"{undone}. {_UNDONE[record.result]}"
+    why = _unproven(boot_id, reading)
+    return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
+
+
+def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
     match reading:
         case NoMarker():
             return "there is no marker"
@@ -53,7 +73,9 @@ def of_boot(
     else:
         yield from (remark.text for remark in record.remarks if remark.about is About.MARKER_STUCK)
     if due is not None:
-        yield f"A reset is pending for the next boot: {due}. Reboot when it suits you."
+        yield f"A reset is pending for the next boot: {due}"
+    elif isinstance(record, Outcome) and record.boot_id == boot_id and record.result is Result.MISCONFIGURED:
+        yield f"The configuration cannot be used: {printable(record.why)}. {_UNDONE[Result.MISCONFIGURED]}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:

@@ -138,9 +138,10 @@ def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
     from . import recovery, transient
 
     found = recovery.look(node, manager)
-    print(recovery.as_text(found), end="")
     if dry_run or not found.cleared:
+        _answer(recovery.as_text(found))
         return os.EX_OK
+    print(recovery.as_text(found), end="")
     if not yes and not _confirmed():
         raise RefusedError("nothing was changed")
     if node.is_this_machine:

@@ -37,7 +37,9 @@ def read(node: Node) -> Settings:
             content = os.read(fd, _LIMIT + 1)
         finally:
             os.close(fd)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if os.path.islink(node.path(CONFIG_FILE)):
+            raise ConfigError(_NAME, None, "is a symbolic link that leads nowhere") from error
         return Settings()
     except OSError as error:
         raise ConfigError(_NAME, None, f"cannot be read: {describe(error)}") from error
@@ -94,10 +96,14 @@ def _line(node: "yaml.Node") -> int:
 
 
 def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
+    import yaml
+
     values: dict[str, object] = {}
     for key_node, value_node in root.value:
-        key = str(key_node.value)
         line = _line(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(_NAME, line, "the name of a setting must be a word")
+        key = str(key_node.value)
         if key not in _GETTERS:
             raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{_suggestion(key)}")
         if key in values:
@@ -114,7 +120,7 @@ def _suggestion(key: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(key, _GETTERS, n=1)
-    return f", did you mean '{close[0]}'?" if close else f"; the settings are {', '.join(_GETTERS)}"
+    return f", did you mean '{close[0]}'?" if close else "; cni-lease-reset.yaml(5) lists all"
 
 
 class _NestedType(NamedTuple):
@@ -136,13 +142,16 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node") -> object:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     return "a nested value" if isinstance(value, _NestedType) else printable(repr(value)[:60])
 
 
 def _strings(value: object, example: str) -> tuple[str, ...]:
     """A list of at least one text, none twice."""
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"must be a list of names like [{example}], not {_shown(value)}")
+        what = "an empty one" if value == [] else "one with other things" if isinstance(value, list) else _shown(value)
+        raise ValueError(f"must be a list of names like [{example}], not {what}")
     return tuple(dict.fromkeys(value))
 
 
@@ -237,12 +246,21 @@ def _drop_in(config: Config) -> str:
     mounts: list[str] = []
     paths: list[str] = []
     if config.data_dir != Config().data_dir:
-        settings, mounts = ["data_dir"], [f"# [Unit]\n# RequiresMountsFor={os.path.dirname(config.data_dir)}\n"]
-        paths = [os.path.dirname(config.data_dir)]
+        above = os.path.dirname(config.data_dir)
+        settings, mounts, paths = ["data_dir"], [f"# [Unit]\n# RequiresMountsFor={_in_unit(above)}\n"], [above]
     metrics = os.path.dirname(config.metrics_file or "")
     if metrics and not any(f"{metrics}/".startswith(f"{usual}/") for usual in METRICS_DIRECTORIES):
         settings, paths = [*settings, "metrics_file"], [*paths, metrics]
     if not settings:
         return ""
-    title = f"\n# For this {' and '.join(settings)} run: systemctl edit cni-lease-reset.service\n"
-    return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={' '.join(paths)}\n"
+    title = f"\n# For this {' and '.join(settings)}: systemctl edit cni-lease-reset.service\n"
+    # "-": without the directory the unit would not even start, and use up no clean mark.
+    writable = " ".join(_in_unit(f"-{path}") for path in paths)
+    timer = "# The same [Service] for its timer: systemctl edit cni-lease-reset-metrics.service\n"
+    return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={writable}\n{timer * ('metrics_file' in settings)}"
+
+
+def _in_unit(path: str) -> str:
+    """Write a path as a unit's line takes it; see systemd.syntax(7)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"' if " " in path or "'" in path else escaped

@@ -56,12 +56,14 @@ def _reset_json(reset: OnShelf) -> dict[str, object]:
     return {"name": reset.name, "leases": reset.leases, "time": time, "reason": reset.reason}
 
 
-def _marker_json(reading: Reading) -> dict[str, str]:
+def _marker_json(reading: Reading | None) -> dict[str, str]:
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
             return {"state": state, "boot_id": boot_id, "since": since}
         case NoMarker():
             return {"state": "none"}
+        case None:
+            return {"state": "unread"}
     return {"state": "damaged", "reason": reading.why}
 
 
@@ -79,7 +81,7 @@ def as_text(report: Report, screen: Screen) -> str:
     lines = [line for label, text in rows for line in _wrapped(f"{label:<12}", text)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
     lines += [line for stock in report.stocks for line in _stock_lines(stock, screen)]
-    lines += [] if report.stocks else ["(no leases: none of the configured networks exists)"]
+    lines += [] if report.stocks else [f"({_no_networks(report)})"]
     if report.unlisted:
         lines += _wrapped("not configured: ", ", ".join(leases.quoted(each) for each in report.unlisted))
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
@@ -88,6 +90,10 @@ def as_text(report: Report, screen: Screen) -> str:
         lines += [""] if texts else []
         lines += [line for text in texts for line in _painted(label, text, screen)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _no_networks(report: Report) -> str:
+    return "see below what could not be read" if report.unread else "no leases: none of the configured networks exists"
 
 
 def _wrapped(label: str, text: str) -> list[str]:
@@ -123,13 +129,15 @@ def _outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _marker_text(reading: Reading, this: BootId | None) -> str:
+def _marker_text(reading: Reading | None, this: BootId | None) -> str:
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
             whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
             return f"{state} since {since} ({whose})"
         case NoMarker():
-            return "none: the next boot will set every lease aside"
+            return "none: the next boot cannot tell how this one ended"
+        case None:
+            return "not known: its directory cannot be read"
     return f"damaged: {reading.why}"
 
 

@@ -68,6 +68,15 @@ def named(name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def told_as(path: str) -> Iterator[None]:
+    """Let every error name the file that was to be written, and not a temporary one below a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+
+
 def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):

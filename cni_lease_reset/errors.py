@@ -48,7 +48,8 @@ class ConfigError(CniLeaseResetError):
 def describe(error: OSError) -> str:
     """Say what the system said, with the path in single quotes: ``'/x': Permission denied``."""
     what = error.strerror or str(error)
-    return what if error.filename is None else f"{printable(str(error.filename), quoted=True)}: {what}"
+    target = "" if error.filename2 in (None, error.filename) else f" -> {printable(str(error.filename2), quoted=True)}"
+    return what if error.filename is None else f"{printable(str(error.filename), quoted=True)}{target}: {what}"
 
 
 def printable(text: str, *, quoted: bool = False) -> str:

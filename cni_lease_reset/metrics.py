@@ -44,7 +44,7 @@ def write_after_boot(node: Node, path: str) -> None:
 
 def write(node: Node, path: str, content: str) -> None:
     """Replace the file whole, readable by anybody. Its directory must be there. Raises ``OSError``."""
-    with durable.directory(os.path.dirname(path), root=node.root) as directory:
+    with durable.told_as(node.path(path)), durable.directory(os.path.dirname(path), root=node.root) as directory:
         durable.replace(directory, os.path.basename(path), content.encode())
 
 

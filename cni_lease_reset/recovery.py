@@ -64,7 +64,8 @@ def _living(node: Node, *, leases_there: bool) -> frozenset[str]:
     if seen.doubt is not None:
         raise RefusedError(f"nothing was changed: {seen.doubt}")
     if leases_there and not seen.alive and sandboxes.has_network_namespaces(node):
-        raise RefusedError("nothing was changed: no pod seems to live, and yet /run/netns holds network namespaces")
+        doubt = "no pod seems to live, and yet /run/netns holds network namespaces"
+        raise RefusedError(f"nothing was changed: {doubt}; reboot instead, the next boot deals with the leases")
     return seen.alive
 
 

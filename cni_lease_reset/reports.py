@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from . import attention, bootfacts, config, durable, leases, marker, pools, runtime, sandboxes, shelf
 from .errors import ConfigError, describe, printable
-from .model import BootId, Config, DamagedMarker, Network, NoMarker, Outcome, Reading, Survey
+from .model import BootId, Config, Network, NoMarker, Outcome, Reading, Survey
 from .node import STATE_DIRECTORY, Node, set_aside_directory
 from .pools import Pool
 from .systemd import Inspector
@@ -37,7 +37,7 @@ class Report(NamedTuple):
 
     boot_id: BootId | None
     record: Outcome | runtime.Began | runtime.Unreadable | None
-    reading: Reading
+    reading: Reading | None  # None where its directory cannot be read
     stocks: tuple[Stock, ...]
     unlisted: tuple[Network, ...]
     resets: tuple[OnShelf, ...]  # newest first
@@ -57,14 +57,15 @@ def gather(node: Node, systemd: Inspector) -> Report:
     stocks = _try(lambda: _stocks(node, settings, survey, unread), None, unread) or ()
     resets = _try(lambda: _resets(node, settings), None, unread) or ()
     record = runtime.read(node)
-    pending = attention.pending(boot_id, record, reading)
+    pending = attention.pending(boot_id, record, reading, settings)
     wrong = (
         *attention.of_boot(boot_id, record, pending),
         *(line for each in stocks for line in attention.of_pools(each.network, each.leaked, each.pools, settings)),
         *attention.of_unlisted(survey.unlisted, settings),
         *attention.of_surroundings(node, settings, systemd),
     )
-    return Report(boot_id, record, reading, stocks, survey.unlisted, resets, pending, wrong, tuple(unread))
+    not_read = tuple(dict.fromkeys(unread))
+    return Report(boot_id, record, reading, stocks, survey.unlisted, resets, pending, wrong, not_read)
 
 
 def _try(look: Callable[[], T], otherwise: U, unread: list[str]) -> T | U:
@@ -83,7 +84,7 @@ def _settings(node: Node, unread: list[str]) -> Config:
         return Config()
 
 
-def _marker(node: Node, unread: list[str]) -> Reading:
+def _marker(node: Node, unread: list[str]) -> Reading | None:
     try:
         with durable.directory(STATE_DIRECTORY, root=node.root) as state:
             return marker.read(state)
@@ -91,13 +92,15 @@ def _marker(node: Node, unread: list[str]) -> Reading:
         return NoMarker()
     except OSError as error:
         unread.append(describe(error))
-        return DamagedMarker("its directory cannot be read")
+        return None
 
 
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
     if not survey.networks:
         return ()
     seen = _try(lambda: sandboxes.look(node), None, unread)
+    if seen is not None and seen.doubt is not None:
+        unread.append(f"whose the leases are: {seen.doubt}")
     sizes = pools.read(node, settings)
     unread += sizes.unread
     with durable.directory(settings.data_dir, root=node.root) as data:

@@ -16,10 +16,10 @@ def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:
     settings = config.read(node).config
     known = _resets(node, settings)
     if reset not in known:
-        near = get_close_matches(reset, known, n=1, cutoff=0.3)
-        raise UsageError(
-            f"there is no reset {printable(reset, quoted=True)}" + (f", did you mean '{near[0]}'?" if near else "")
-        )
+        same = [each for each in known if each.partition("-")[0] == reset]  # its number alone
+        near = same or get_close_matches(reset, known, n=1, cutoff=0.3)
+        hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
+        raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
     with only_one(node):
         objection = guard.objection(node, settings, manager)[0]
         if objection is not None:  # before anything is locked: a lock file or a directory would be made

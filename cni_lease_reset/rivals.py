@@ -10,7 +10,7 @@ from . import foreign
 from .errors import printable
 from .node import STATE_DIRECTORY, Node
 
-HARVESTER: Final = "/oem/99_cni_reset.yaml"
+HARVESTER: Final = ("/system/oem/99_cni_reset.yaml", "/oem/99_cni_reset.yaml")  # of the image, and of an administrator
 # In the order of tmpfiles.d(5): a file in an earlier directory replaces those of its name in later ones.
 TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
 
@@ -67,8 +67,9 @@ def _is(pattern: str, path: str) -> bool:
 
 
 def _harvester(node: Node, networks: Sequence[str]) -> Iterator[str]:
-    text = "\n".join(line for line in _lines(node, HARVESTER) if not line.lstrip().startswith("#"))
-    for network in networks:
-        if network in text or f"{os.path.dirname(network)}/*" in text:
-            yield f"{HARVESTER} empties {printable(network)} at each boot, so what leaked is not seen"
-            return
+    for path in HARVESTER:
+        text = "\n".join(line for line in _lines(node, path) if not line.lstrip().startswith("#"))
+        for network in networks:
+            if network in text or f"{os.path.dirname(network)}/*" in text:
+                yield f"{path} empties {printable(network)} at each boot, so what leaked is not seen"
+                break

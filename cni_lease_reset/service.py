@@ -82,7 +82,7 @@ def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...
     remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
     record = runtime.read(node)
     if isinstance(record, runtime.Unreadable):
-        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({record.why}), as if boot had run before, ignoring"
+        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({record.why}): taken as if boot had run before"
         remarks.append(Remark(About.IGNORED, doubt))
     return boot_id, judge(reading, boot_id, ran_before=runtime.ran(record, boot_id)), tuple(remarks)
 

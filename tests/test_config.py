@@ -24,8 +24,12 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("\n\n\nnetwork: [x]\n", "config.yaml:4: unknown setting 'network', did you mean 'networks'?"),
         ("networks: [a]\nnetworks: [b]\n", "config.yaml:2: networks: set twice"),
         ("networks: k8s\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not 'k8s'"),
-        ("networks: []\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not a list"),
-        ("networks: [[a]]\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not a list"),
+        ("networks: []\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not an empty one"),
+        ("? [a]\n: b\n", "config.yaml:1: the name of a setting must be a word"),
+        (
+            "networks: [[a]]\n",
+            "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not one with other things",
+        ),
         (
             "networks: {a: b}\n",
             "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not a nested value",
@@ -55,8 +59,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
             "clear_when: sometimes\n",
             "config.yaml:1: clear_when: must be one of unclean, always, never, not 'sometimes'",
         ),
-        ("clear_when: yes\n", "config.yaml:1: clear_when: must be one of unclean, always, never, not True"),
-        ("max_kept_leases: true\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not True"),
+        ("clear_when: yes\n", "config.yaml:1: clear_when: must be one of unclean, always, never, not true"),
+        ("max_kept_leases: true\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not true"),
         ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
         ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
@@ -79,7 +83,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("keep_resets: 2001-99-99\n", "config.yaml:1: keep_resets: "),
         ("[" * 5000, "config.yaml: not valid YAML: nested too deeply"),
         ("a: \0\n", "config.yaml: not valid YAML: unacceptable character"),
-        (BOMB, "config.yaml:1: unknown setting 'a'; the settings are networks, data_dir"),
+        (BOMB, "config.yaml:1: unknown setting 'a'; cni-lease-reset.yaml(5) lists all"),
         (BOMB.replace("i: &i", "networks: &i"), "config.yaml:1: unknown setting 'a'"),
         ("networks: &n [*n]\n", "config.yaml:1: networks: must be a list of names"),
         ("clear_when: never # " + "x" * 70_000, "config.yaml: is longer than 64 KiB"),
@@ -126,8 +130,21 @@ def test_what_is_printed_is_a_configuration_again() -> None:
     assert config.parse(printed.encode()).config == settings.config
     assert "networks: [k8s-*, a]  # from the file\n" in printed
     assert "keep_resets: 3  # default\n" in printed
-    assert "# ReadWritePaths=/data/cni\n" in printed
+    assert "# ReadWritePaths=-/data/cni\n" in printed
     assert "systemctl edit" not in config.render(config.Settings())
+
+
+def test_a_drop_in_takes_any_path() -> None:
+    printed = config.render(config.parse(b"data_dir: /my data/100%/networks\n"))
+    assert '# RequiresMountsFor="/my data/100%%"\n' in printed
+    assert '# ReadWritePaths="-/my data/100%%"\n' in printed
+
+
+def test_a_link_that_leads_nowhere_is_not_the_defaults(tree: Tree) -> None:
+    (tree.root / "etc/cni-lease-reset").mkdir(parents=True)
+    (tree.root / "etc/cni-lease-reset/config.yaml").symlink_to("gone.yaml")
+    with pytest.raises(ConfigError, match="a symbolic link that leads nowhere"):
+        config.read(tree.node)
 
 
 def test_a_file_that_others_can_write_is_refused(tree: Tree) -> None:

@@ -364,7 +364,11 @@ def test_no_permission_ends_in_74_with_one_line(tree: Tree) -> None:
         ("var/lib/cni", 74, "Nothing could be judged or set aside: "),
         ("var/lib/cni/networks", 74, "Unclean shutdown, not all was done: "),
         ("etc/cni-lease-reset/config.yaml", 78, "Unclean shutdown, leases kept: "),
-        ("run/cni-lease-reset", 0, "/run/cni-lease-reset/boot cannot be read (Permission denied), as if boot had run"),
+        (
+            "run/cni-lease-reset",
+            0,
+            "/run/cni-lease-reset/boot cannot be read (Permission denied): taken as if boot had run",
+        ),
     ],
 )
 def test_what_the_unit_may_not_read_is_one_line(tree: Tree, path: str, status: int, said: str) -> None:

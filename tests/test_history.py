@@ -209,7 +209,7 @@ def test_this_machines_journal_is_asked_without_a_root(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("number", ["0", "-1", "x", "²", ""])
 def test_a_number_of_lines_is_a_number(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["history", f"--lines={number}"]) == 2
-    assert "is no number from 1; see cni-lease-reset history --help\n" in capsys.readouterr().err
+    assert "is no whole number from 1 on; see cni-lease-reset history --help\n" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(ten: Node) -> None:

@@ -261,12 +261,16 @@ def test_status_says_what_it_could_not_read(tree: Tree) -> None:
     tree.data.write_text("")
     tree.state.write_text("")
     text = shown(tree)
-    assert text.count("Not read: ") == 4
-    assert "Marker      damaged: its directory cannot be read" in text
+    assert text.count("Not read: ") == 3, "each thing once"
+    assert "Marker      not known: its directory cannot be read" in text
+    assert "(see below what could not be read)" in text
+    report = gathered(tree)
+    assert report.pending is None
+    assert json.loads(display.as_json(report))["marker"] == {"state": "unread"}
 
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
-    assert "none: the next boot will set every lease aside" in shown(tree)
+    assert "none: the next boot cannot tell how this one ended" in shown(tree)
     runtime.begin(tree.node, THIS)
     assert "boot began and did not end" in shown(tree)
     runtime.begin(tree.node, OTHER)
@@ -297,6 +301,7 @@ def test_what_others_wrote_is_never_printed_raw() -> None:
     assert printable("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
     assert describe(OSError(errno.EIO, "Input/output error", "a\nb")) == "'a\\nb': Input/output error"
     assert describe(OSError("odd")) == "odd"
+    assert describe(OSError(errno.EISDIR, "Is a directory", "m.new", None, "m")) == "'m.new' -> 'm': Is a directory"
 
 
 def test_a_marker_of_a_directory_is_damaged_and_told_at_each_boot(tree: Tree, journal: Kept) -> None:

@@ -116,6 +116,10 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/SECURITY.md
+drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/cloudinit.yaml
+-rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/install.yaml
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml

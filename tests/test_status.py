@@ -159,15 +159,27 @@ def test_what_cni_says_and_cannot_be_read_is_told(tree: Tree) -> None:
 )
 def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
     tree.mark(state, boot_id)
-    assert gathered(tree).pending == why
+    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you.")
+    tree.config("clear_when: never\n")
+    assert gathered(tree).pending is None
 
 
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.REFUSED, "k3s.service is active, pods may live")
     said = "this boot could not do what was due (refused: k3s.service is active, pods may live)"
-    assert gathered(tree).pending == said
+    assert gathered(tree).pending == f"{said}. Reboot when it suits you."
     done(tree)
     assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
+
+
+def test_after_a_clean_shutdown_a_broken_configuration_leaves_nothing_pending(tree: Tree) -> None:
+    done(tree, Result.MISCONFIGURED, "config.yaml:1: networks: set twice")
+    report = gathered(tree)
+    assert report.pending is None
+    assert report.attention == (
+        "The configuration cannot be used: config.yaml:1: networks: set twice. "
+        "Mend the configuration, try it with: cni-lease-reset config",
+    )
 
 
 def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:

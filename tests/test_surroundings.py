@@ -100,10 +100,11 @@ def test_a_file_of_the_same_name_in_etc_takes_its_place(tree: Tree) -> None:
         ("name: something else\n", False),
     ],
 )
-def test_harvesters_own_stage_is_found(tree: Tree, text: str, found: bool) -> None:
-    (tree.root / "oem").mkdir()
-    (tree.root / "oem/99_cni_reset.yaml").write_text(text)
-    said = f"/oem/99_cni_reset.yaml empties {NETWORK} at each boot, so what leaked is not seen"
+@pytest.mark.parametrize("folder", ["/system/oem", "/oem"])  # the image's own, and an administrator's
+def test_harvesters_own_stage_is_found(tree: Tree, folder: str, text: str, found: bool) -> None:
+    (tree.root / folder[1:]).mkdir(parents=True)
+    (tree.root / folder[1:] / "99_cni_reset.yaml").write_text(text)
+    said = f"{folder}/99_cni_reset.yaml empties {NETWORK} at each boot, so what leaked is not seen"
     assert rivals.find(tree.node, [NETWORK]) == ((said,) if found else ())
 
 
