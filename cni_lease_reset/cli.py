@@ -142,8 +142,10 @@ def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
         _answer(recovery.as_text(found))
         return os.EX_OK
     print(recovery.as_text(found), end="")
-    if not yes and not _confirmed():
-        raise RefusedError("nothing was changed")
+    if not yes:
+        if not _confirmed():
+            raise RefusedError("nothing was changed")
+        found = recovery.look(node, manager)  # somebody may have thought for long
     if node.is_this_machine:
         return transient.start(node, Systemd(), found.units, _say)
     recovery.work(node, manager, Journal(node), _say)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Where distributions let node_exporter look, and where our unit may write.
 METRICS_DIRECTORIES: Final = ("/var/lib/node_exporter", "/var/lib/prometheus/node-exporter")
 _LIMIT: Final = 64 * 1024
-_UNIT_NAME: Final = r"[A-Za-z0-9:_.\\@-]+\.service"
+_UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
 _NAME: Final = os.path.basename(CONFIG_FILE)
 
 
@@ -131,12 +131,17 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node") -> object:
     import yaml
 
     if isinstance(node, yaml.ScalarNode):
-        return loader.construct_object(node)
+        return _scalar(loader, node)
     if isinstance(node, yaml.SequenceNode):
-        return [
-            loader.construct_object(item) if isinstance(item, yaml.ScalarNode) else _NestedType() for item in node.value
-        ]
+        return [_scalar(loader, item) if isinstance(item, yaml.ScalarNode) else _NestedType() for item in node.value]
     return _NestedType()
+
+
+def _scalar(loader: "yaml.SafeLoader", node: "yaml.ScalarNode") -> object:
+    try:
+        return loader.construct_object(node)
+    except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
+        raise ValueError(f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}") from error
 
 
 def _shown(value: object) -> str:
@@ -167,8 +172,9 @@ def _units(value: object) -> tuple[str, ...]:
     units = _strings(value, "rke2-server.service")
     for unit in units:
         if not re.fullmatch(_UNIT_NAME, unit):
-            shown = printable(unit[:60])
-            raise ValueError(f"'{shown}' is no service, did you mean '{shown.partition('.')[0]}.service'?")
+            meant = f"{unit.partition('.')[0]}.service"
+            hint = f", did you mean '{meant}'?" if re.fullmatch(_UNIT_NAME, meant) else ""
+            raise ValueError(f"{printable(unit[:60], quoted=True)} is no service{hint}")
     return units
 
 
@@ -256,7 +262,7 @@ def _drop_in(config: Config) -> str:
     title = f"\n# For this {' and '.join(settings)}: systemctl edit cni-lease-reset.service\n"
     # "-": without the directory the unit would not even start, and use up no clean mark.
     writable = " ".join(_in_unit(f"-{path}") for path in paths)
-    timer = "# The same [Service] for its timer: systemctl edit cni-lease-reset-metrics.service\n"
+    timer = "# The same for its timer: systemctl edit cni-lease-reset-metrics.service\n"
     return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={writable}\n{timer * ('metrics_file' in settings)}"
 
 

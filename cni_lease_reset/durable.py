@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_THROUGH: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # needs no right to list it
 # O_NONBLOCK: a FIFO somebody put in a file's place must not hold up the boot.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -17,18 +18,19 @@ class NotAFileError(OSError):
 
 
 @contextmanager
-def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[int]:
+def directory(path: str, *, root: str = "/", create: bool = False, through: bool = False) -> Iterator[int]:
     """Open ``path`` below ``root`` and yield its descriptor; no component of ``path`` may be a symbolic link.
 
-    With ``create`` missing directories are made (0755). Raises ``OSError`` that names the component it failed at.
+    With ``create`` missing directories are made (0755). With ``through`` the descriptor serves to reach files by name
+    only, which needs no right to list them. Raises ``OSError`` that names the component it failed at.
     """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        seen = root.rstrip("/")
-        for name in filter(None, path.split("/")):
+        seen, names = root.rstrip("/"), [name for name in path.split("/") if name]
+        for left, name in zip(range(len(names), 0, -1), names, strict=True):
             seen = f"{seen}/{name}"
             try:
-                child = subdirectory(fd, name, create=create)
+                child = subdirectory(fd, name, create=create, through=through or left > 1)
             except OSError as error:
                 raise _naming(seen, error) from error
             os.close(fd)
@@ -39,16 +41,17 @@ def directory(path: str, *, root: str = "/", create: bool = False) -> Iterator[i
         os.close(fd)
 
 
-def subdirectory(parent: int, name: str, *, create: bool = False) -> int:
+def subdirectory(parent: int, name: str, *, create: bool = False, through: bool = False) -> int:
     """Open a directory of ``parent`` and return its descriptor; a symbolic link is "Not a directory"."""
+    flags = _THROUGH if through else _DIRECTORY
     try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
     except FileNotFoundError:
         if not create:
             raise
     with suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=parent)
-    return os.open(name, _DIRECTORY, dir_fd=parent)
+    return os.open(name, flags, dir_fd=parent)
 
 
 def _naming(path: str, error: OSError) -> OSError:

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 from . import bootfacts, config, durable, events, leases, sandboxes, setaside
 from .errors import CniLeaseResetError, InputOutputError, RefusedError, describe, printable
+from .exclusive import only_one
 from .journald import Journal
 from .model import Config, Lease, Reset, Selection, Step
 from .node import Node
 from .screen import local
-from .service import only_one
 from .systemd import DOWN, Manager
 
 _PATIENCE: Final = 30.0  # seconds for containerd to let go

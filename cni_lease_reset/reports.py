@@ -86,7 +86,7 @@ def _settings(node: Node, unread: list[str]) -> Config:
 
 def _marker(node: Node, unread: list[str]) -> Reading | None:
     try:
-        with durable.directory(STATE_DIRECTORY, root=node.root) as state:
+        with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as state:
             return marker.read(state)
     except FileNotFoundError:
         return NoMarker()

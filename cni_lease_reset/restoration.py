@@ -4,10 +4,10 @@ from difflib import get_close_matches
 
 from . import config, durable, events, guard, setaside, shelf
 from .errors import RefusedError, UsageError, printable
+from .exclusive import only_one
 from .journald import Journal
 from .model import Config
 from .node import Node, set_aside_directory
-from .service import only_one
 from .systemd import Manager
 
 

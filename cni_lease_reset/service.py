@@ -5,13 +5,13 @@ set aside the leases it leaked, mark this boot as running, and say so in the jou
 stopped: mark it clean.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside, shelf
 from .errors import BusyError, ConfigError, InputOutputError, describe, printable
+from .exclusive import only_one
 from .journald import Journal
 from .model import (
     About,
@@ -31,7 +31,7 @@ from .model import (
 )
 from .node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
 from .outcomes import conclude
-from .plan import draw_up
+from .plan import all_are_due, draw_up
 from .systemd import Manager
 from .verdict import judge
 
@@ -42,7 +42,7 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
     Raises :class:`BusyError` if another of our programs is at work, and ``OSError`` where nothing could be judged.
     """
     began = time.monotonic_ns()
-    with only_one(node, create=True) as state:
+    with _the_moment(node), only_one(node, create=True) as state:
         boot_id, judgement, remarks = _judge(node, state)  # a clean mark is used up here, before anything can fail
         settings = _settings(node)
         outcome = _clear(node, boot_id, judgement, settings, manager)
@@ -58,14 +58,17 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
 
 
 @contextmanager
-def only_one(node: Node, *, create: bool = False) -> Iterator[int]:
-    """Open the state directory and lock it against our other programs; yields its descriptor."""
-    with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
-        try:
-            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
-        yield state
+def _the_moment(node: Node) -> Iterator[None]:
+    """See that /run knows of this run, also where it fails before it could judge: a later one may find living pods."""
+    try:
+        yield
+    except BusyError:
+        raise  # the other program is the one that runs
+    except Exception:
+        if runtime.read(node) is None:
+            with suppress(OSError):  # what failed is the error to tell
+                runtime.begin(node, bootfacts.boot_id(node))
+        raise
 
 
 def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
@@ -103,8 +106,8 @@ def _clear(
             runtime.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        # Contents decide only after a clean shutdown; after another one every lease is due.
-        found = leases.survey(node, settings, sizes_only=judgement.verdict is not Verdict.CLEAN)
+        # Where every lease is due anyway, contents decide nothing.
+        found = leases.survey(node, settings, sizes_only=all_are_due(judgement.verdict, settings))
         steps = draw_up(judgement.verdict, found.networks, settings)
         reset = Reset()
         if steps:
@@ -166,7 +169,7 @@ def rehearse(node: Node, manager: Manager) -> str:
     """Say what ``boot`` would do now; changes nothing at all. Raises as ``boot`` does, and ``ConfigError``."""
     boot_id = bootfacts.boot_id(node)
     try:
-        with durable.directory(STATE_DIRECTORY, root=node.root) as state:
+        with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as state:
             reading = marker.read(state)
     except FileNotFoundError:
         reading = NoMarker()
@@ -179,11 +182,16 @@ def rehearse(node: Node, manager: Manager) -> str:
     for step in steps:
         number = counts[step.network][step.selection is Selection.TORN]
         lines.append(f"Would set aside: {events.leases(number)} of {printable(step.network)} ({step.why}).")
+    lines += [f"Skipped: {printable(each.network)}: {each.why}." for each in found.troubles]
+    if found.unlisted:
+        lines.append(f"Not configured: {', '.join(leases.quoted(each) for each in found.unlisted)}.")
     objection = guard.objection(node, settings, manager)[0] if steps else None
     if objection is not None:
         lines.append(f"Would be refused: {objection}.")
     if not steps:
         lines.append("Nothing to set aside.")
+    if judgement.verdict is Verdict.SAME_BOOT:
+        lines.append("That says nothing of the next boot: cni-lease-reset status tells whether a reset is pending.")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -113,7 +113,7 @@ def _put_back(reset: int, name: str, network: int) -> Restored:
     folder = durable.subdirectory(reset, name)
     try:
         there = set(os.listdir(network))
-        aside = os.listdir(folder)
+        aside = [name for name in os.listdir(folder) if leases.is_address(name)]  # nothing that somebody else put there
         for lease in aside:
             if lease not in there:  # and nobody can add it: the lock is ours
                 os.rename(lease, lease, src_dir_fd=folder, dst_dir_fd=network)

@@ -1,9 +1,10 @@
 """The shelf: one folder a reset under set-aside/, newest number last, and why it was made beside the leases."""
 
+import errno
 import os
 import re
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final
 
 from . import durable
@@ -134,13 +135,21 @@ def folders(directory: int) -> list[str]:
 
 
 def discard(above: int, reset: str) -> None:
-    """Remove a reset from which every lease was put back; where a file is left after all, ``OSError`` and no harm."""
+    """Remove a reset in which no lease is left; what somebody else put there stays, and the reset with it."""
     directory = durable.subdirectory(above, reset)
     try:
         for folder in folders(directory):
-            os.rmdir(folder, dir_fd=directory)
-        with suppress(FileNotFoundError):
+            _remove_empty(folder, directory)
+        if os.listdir(directory) == [_REASON]:
             os.unlink(_REASON, dir_fd=directory)
     finally:
         os.close(directory)
-    os.rmdir(reset, dir_fd=above)
+    _remove_empty(reset, above)
+
+
+def _remove_empty(name: str, parent: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise

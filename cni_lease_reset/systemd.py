@@ -70,8 +70,8 @@ class Operator(Manager, Protocol):
         """Start a transient unit, without waiting for its end. Raises :class:`RefusedError`."""
         ...
 
-    def at_work(self, unit: str) -> bool:
-        """Tell whether a unit runs, or has a job that waits."""
+    def at_work(self, unit: str) -> bool | None:
+        """Tell whether a unit runs, or has a job that waits; ``None`` where nobody can tell."""
         ...
 
 
@@ -121,9 +121,9 @@ class Systemd:
         except _NoAnswerError:
             _run_start(unit)
 
-    def at_work(self, unit: str) -> bool:
+    def at_work(self, unit: str) -> bool | None:
         """A unit that waits for another one's stop is inactive and has a job."""
-        return bool(_ask(lambda: _bus_at_work(unit), lambda: _systemctl_at_work(unit)).value)
+        return _ask(lambda: _bus_at_work(unit), lambda: _systemctl_at_work(unit)).value
 
 
 class _NoAnswerError(Exception):
@@ -250,8 +250,9 @@ def _bus_at_work(unit: str) -> bool:
 
 def _systemctl_at_work(unit: str) -> bool:
     lines = _systemctl("--property=ActiveState", "--property=Job", "--", unit)
+    # Without a job systemctl prints "Job=", as it does for any property that is not set.
     return not {f"ActiveState={state}" for state in DOWN}.intersection(lines) or any(
-        line.startswith("Job=") and line != "Job=0" for line in lines
+        line.startswith("Job=") and line not in ("Job=", "Job=0") for line in lines
     )
 
 
@@ -286,9 +287,9 @@ def _run_start(unit: TransientUnit) -> None:
     properties = (
         "Type=oneshot",
         "CollectMode=inactive-or-failed",
-        f"Before={' '.join(unit.before)}",
+        f"Before={_escaped(unit.before)}",
         f"TimeoutStartSec={unit.seconds}",
-        f"ExecStopPost={' '.join(unit.afterwards)}",
+        f"ExecStopPost={_escaped(unit.afterwards)}",
         f"StandardOutput=append:{unit.output}",
     )
     command = [
@@ -302,3 +303,8 @@ def _run_start(unit: TransientUnit) -> None:
     done = subprocess.run([*command, "--", *unit.command], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise RefusedError(f"{unit.name} cannot be started: {done.stderr.strip()}")
+
+
+def _escaped(words: Sequence[str]) -> str:
+    """Join words as systemd splits them; a unit's name may hold a backslash, and nothing else that means something."""
+    return " ".join(words).replace("\\", "\\\\")

@@ -27,13 +27,16 @@ def start(node: Node, operator: Operator, units: tuple[str, ...], say: Say) -> i
     """Start the transient unit that does the work, pass on what it says, and return its exit status."""
     if not os.access(PROGRAM, os.X_OK):
         raise InputOutputError(f"'{PROGRAM}' is not there: install the package")
-    if operator.at_work(UNIT):
+    at_work = operator.at_work(UNIT)
+    if at_work is None:
+        raise RefusedError("nothing was changed: systemd cannot be asked whether another recover is at work")
+    if at_work:
         raise RefusedError(f"another recover is at work in {UNIT}; nothing was changed")
     settings = config.read(node).config
     path = node.path(f"{RUNTIME_DIRECTORY}/{_PROGRESS}")
     with durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
         durable.replace(directory, _PROGRESS, b"")
-    again = ("/usr/bin/systemctl", "--no-block", "start", *units) if units else ("/usr/bin/true",)
+    again = ("/usr/bin/systemctl", "--no-block", "start", "--", *units) if units else ("/usr/bin/true",)
     command = (PROGRAM, "recover", "--worker", *units)
     description = "Set aside leaked pod addresses while the container runtime is down"
     operator.start(TransientUnit(UNIT, description, settings.runtime_units, command, again, path, _SECONDS))
@@ -48,14 +51,14 @@ def follow(path: str, operator: Operator, say: Say) -> int:
     """Pass on the progress until its last line, which holds the exit status."""
     with open(path, encoding="utf-8", errors="replace") as progress:  # systemd appends to it
         while True:
-            at_work = operator.at_work(UNIT)  # asked first: whatever was said until then is read below
+            ended = operator.at_work(UNIT) is False  # asked first: whatever was said until then is read below
             for line in progress:
                 if line.startswith(_EXIT):
                     return int(line.removeprefix(_EXIT))
                 say(line.rstrip("\n"))
-            if not at_work:
+            if ended:
                 cut = "recover was cut short; what it set aside is in status, and the units start again"
-                raise InputOutputError(f"{cut}: see systemctl status {UNIT}")
+                raise InputOutputError(f"{cut}: see journalctl -u {UNIT}")
             time.sleep(_POLL)
 
 

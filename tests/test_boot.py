@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 
 from cni_lease_reset import durable, leases, runtime, service
 from cni_lease_reset.errors import BusyError, InputOutputError
+from cni_lease_reset.exclusive import only_one
 from cni_lease_reset.model import BootId, Outcome
 
 NEXT = BootId("33333333-3333-4333-8333-333333333333")
@@ -298,9 +300,58 @@ def test_a_clean_mark_is_used_up_though_the_configuration_is_invalid(tree: Tree,
 
 def test_two_at_once_are_refused(tree: Tree, journal: Kept) -> None:
     tree.mark("running")
-    with service.only_one(tree.node), pytest.raises(BusyError):
+    with only_one(tree.node), pytest.raises(BusyError):
         service.boot(tree.node, Systemd(), journal)
     assert OTHER in tree.marker()
+
+
+def test_nobody_else_can_keep_us_from_working(journal: Kept) -> None:
+    """A lock needs a descriptor only, and that a right to read; but everybody may know what the marker says."""
+    with TemporaryDirectory(dir="/dev/shm") as root:
+        tree = Tree(Path(root))
+        tree.root.chmod(0o755)
+        tree.mark("clean")
+        tree.state.chmod(0o755)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        lock, read = [*nobody, "flock", f"{tree.state}", "true"], [*nobody, "cat", f"{tree.state}/marker"]
+        assert subprocess.run(lock, check=False).returncode == 0
+        service.boot(tree.node, Systemd(), journal)
+        denied = subprocess.run(lock, check=False, capture_output=True, text=True)
+        assert (denied.returncode, "Permission denied" in denied.stderr) == (66, True), denied
+        assert subprocess.run(read, check=True, capture_output=True, text=True).stdout == tree.marker()
+
+
+def test_the_directory_of_another_user_serves_as_it_is(tree: Tree) -> None:
+    tree.state.mkdir(parents=True)
+    tree.root.chmod(0o755)
+    os.chown(tree.state, 4242, 4242)
+    tree.state.chmod(0o777)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "cni_lease_reset"]
+    done = subprocess.run([*command, "--root", str(tree.root), "boot"], text=True, capture_output=True, check=False)
+    assert (done.returncode, tree.state.stat().st_mode & 0o777) == (0, 0o777), done.stderr
+
+
+def test_a_run_that_failed_before_it_could_judge_leaves_no_second_chance(tree: Tree, journal: Kept) -> None:
+    tree.lease("10.52.0.2")
+    tree.state.write_text("in the way")
+    with pytest.raises(OSError, match="Not a directory"):
+        service.boot(tree.node, Systemd(), journal)
+    tree.state.unlink()
+    outcome = service.boot(tree.node, Systemd(), journal)  # mended, and started again under living pods
+    assert (outcome.judgement.verdict, outcome.cleared) == ("same-boot", 0)
+    tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
+    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+
+
+def test_a_second_run_that_fails_so_does_not_forget_the_first(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    first = service.boot(tree.node, Systemd(), journal)
+    (tree.state / "marker").rename(tree.root / "kept")
+    tree.state.rename(tree.root / "away")
+    tree.state.write_text("in the way")
+    with pytest.raises(OSError, match="Not a directory"):
+        service.boot(tree.node, Systemd(), journal)
+    assert runtime.read(tree.node) == first
 
 
 def test_old_resets_beyond_the_limit_are_removed(tree: Tree, journal: Kept) -> None:

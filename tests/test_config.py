@@ -63,6 +63,18 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("max_kept_leases: true\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not true"),
         ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
         ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
+        *(
+            (f"{setting}: {tag} {text}\n", f"config.yaml:1: {setting}: {text!r} is no {tag[2:]}")
+            for setting, tag, text in [
+                ("clear_when", "!!bool", "foo"),
+                ("clear_when", "!!timestamp", "foo"),
+                ("max_kept_leases", "!!int", "x"),
+                ("max_kept_leases", "!!float", "x"),
+            ]
+        ),
+        ("networks: [!!timestamp x]\n", "config.yaml:1: networks: 'x' is no timestamp"),
+        ("runtime_units: [-k3s.service]\n", "config.yaml:1: runtime_units: '-k3s.service' is no service"),
+        ("runtime_units: ['k3s@.service']\n", "config.yaml:1: runtime_units: 'k3s@.service' is no service"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
         ("metrics_file: x.prom\n", "config.yaml:1: metrics_file: must be an absolute path, not 'x.prom'"),
         (

@@ -168,7 +168,7 @@ def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None
 @pytest.mark.parametrize(
     ("printed", "at_work"),
     [
-        ("ActiveState=inactive\\nJob=0", False),
+        ("ActiveState=inactive\\nJob=", False),
         ("Job=0\\nActiveState=failed", False),
         ("ActiveState=inactive\\nJob=17", True),
         ("ActiveState=activating\\nJob=0", True),

@@ -196,12 +196,12 @@ def test_a_directory_of_ones_own_needs_a_drop_in() -> None:
     assert drop_in("metrics_file: /srv/metrics/a.prom\n") == (
         "# For this metrics_file: systemctl edit cni-lease-reset.service\n"
         "# [Service]\n# ReadWritePaths=-/srv/metrics\n"
-        "# The same [Service] for its timer: systemctl edit cni-lease-reset-metrics.service\n"
+        "# The same for its timer: systemctl edit cni-lease-reset-metrics.service\n"
     )
     assert drop_in("metrics_file: /srv/metrics/a.prom\ndata_dir: /srv/cni/networks\n") == (
         "# For this data_dir and metrics_file: systemctl edit cni-lease-reset.service\n"
         "# [Unit]\n# RequiresMountsFor=/srv/cni\n# [Service]\n# ReadWritePaths=-/srv/cni -/srv/metrics\n"
-        "# The same [Service] for its timer: systemctl edit cni-lease-reset-metrics.service\n"
+        "# The same for its timer: systemctl edit cni-lease-reset-metrics.service\n"
     )
 
 

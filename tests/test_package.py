@@ -27,7 +27,7 @@ LAYERS = (
     {"metrics"},
     {"reports"},
     {"attention"},
-    {"events", "guard", "runtime", "setaside"},
+    {"events", "exclusive", "guard", "runtime", "setaside"},
     {"shelf"},
     {"sandboxes"},
     {"pools", "mounts", "rivals"},
@@ -91,7 +91,7 @@ OF_PYTHON = """
     types typing typing.io typing.re warnings
 """
 OF_OURS = """
-    bootfacts cli config durable errors events guard journald leases marker model node outcomes plan runtime
+    bootfacts cli config durable errors events exclusive guard journald leases marker model node outcomes plan runtime
     service setaside shelf systemd verdict
 """
 

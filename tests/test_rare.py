@@ -289,6 +289,16 @@ def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
 
 def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:
     assert service.rehearse(tree.node, NoSystemd()).endswith("\nNothing to set aside.\n")
+    tree.network.parent.mkdir(parents=True)
+    tree.network.symlink_to("/")
+    tree.lease("10.60.0.1", network="other")
+    runtime.begin(tree.node, THIS)
+    assert service.rehearse(tree.node, NoSystemd()).splitlines()[1:] == [
+        "Skipped: k8s-pod-network: not a directory (a symbolic link is not followed).",
+        "Not configured: other 1.",
+        "Nothing to set aside.",
+        "That says nothing of the next boot: cni-lease-reset status tells whether a reset is pending.",
+    ]
 
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:

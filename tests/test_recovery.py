@@ -16,8 +16,9 @@ from conftest import OTHER, HostLocal, Kept, Systemd, Tree
 from cni_lease_reset import cli, durable, leases, recovery, restoration, sandboxes, service, shelf, transient
 from cni_lease_reset.errors import BusyError, InputOutputError, RefusedError, UsageError
 from cni_lease_reset.events import MessageId
+from cni_lease_reset.exclusive import only_one
 from cni_lease_reset.journald import Journal
-from cni_lease_reset.model import PROGRAM, Lease
+from cni_lease_reset.model import PROGRAM, BootId, Lease
 from cni_lease_reset.node import Node
 from cni_lease_reset.systemd import Answer, TransientUnit
 
@@ -274,7 +275,7 @@ def test_no_networks_no_work(tree: Tree, journal: Kept) -> None:
 
 
 def test_another_of_our_programs_is_respected(tree: Tree, pods: HostLocal, journal: Kept) -> None:
-    with service.only_one(tree.node, create=True), pytest.raises(BusyError):
+    with only_one(tree.node, create=True), pytest.raises(BusyError):
         recovery.work(tree.node, Systemd(down=False), journal, lambda _line: None)
     assert len(tree.leases()) == 28
 
@@ -309,7 +310,7 @@ def test_a_network_that_cannot_be_read_is_an_error_and_a_link_is_passed_over(tre
 class Operator(Systemd):
     """A systemd that does with the transient unit what a test tells it; the real one is the virtual machines'."""
 
-    def __init__(self, tree: Tree, journal: Journal, *, killed: bool = False, at_work: bool = False) -> None:
+    def __init__(self, tree: Tree, journal: Journal, *, killed: bool = False, at_work: bool | None = False) -> None:
         super().__init__({"rke2-server.service": "active"}, down=False)
         self.tree, self.journal, self.killed, self.is_at_work = tree, journal, killed, at_work
         self.unit: TransientUnit | None = None
@@ -330,7 +331,7 @@ class Operator(Systemd):
             if not self.killed:
                 say(transient.last_words(units, 0))
 
-    def at_work(self, unit: str) -> bool:
+    def at_work(self, unit: str) -> bool | None:
         assert unit == transient.UNIT
         return self.is_at_work
 
@@ -349,7 +350,7 @@ def test_the_work_is_done_in_a_unit_that_starts_the_runtime_again(tree: Tree, po
     assert operator.unit is not None
     assert operator.unit.before == ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
     assert operator.unit.command == (sys.executable, "recover", "--worker", "rke2-server.service")
-    assert operator.unit.afterwards == ("/usr/bin/systemctl", "--no-block", "start", "rke2-server.service")
+    assert operator.unit.afterwards == ("/usr/bin/systemctl", "--no-block", "start", "--", "rke2-server.service")
     assert said[0] == "Stopping rke2-server.service; the pods go on running."
     assert said[-1] == "The start of rke2-server.service is queued; watch it with: systemctl status rke2-server.service"
     assert operator.states["rke2-server.service"] == "inactive"
@@ -376,6 +377,8 @@ def test_work_that_is_cut_short_is_told(tree: Tree, pods: HostLocal, journal: Ke
 def test_one_recover_at_a_time(tree: Tree, journal: Kept) -> None:
     with pytest.raises(RefusedError, match="another recover is at work"):
         transient.start(tree.node, Operator(tree, journal, at_work=True), (), lambda _line: None)
+    with pytest.raises(RefusedError, match="systemd cannot be asked"):
+        transient.start(tree.node, Operator(tree, journal, at_work=None), (), lambda _line: None)
 
 
 def test_without_the_package_there_is_no_unit(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,6 +536,29 @@ def test_a_wrong_name_is_told_with_the_nearest(tree: Tree, reset: str, journal: 
     assert "\n" not in str(error.value)
 
 
+def test_the_number_of_a_reset_tells_which_is_meant(tree: Tree, reset: str, journal: Kept) -> None:
+    with pytest.raises(UsageError, match=f"there is no reset '1', did you mean '{reset}'?"):
+        restoration.restore(tree.node, Systemd(), journal, "1")
+    with pytest.raises(UsageError, match="there is no reset '7'; cni-lease-reset status lists them"):
+        restoration.restore(tree.node, Systemd(), journal, "7")
+
+
+@pytest.mark.parametrize("place", [".", "k8s-pod-network"])
+def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journal: Kept, place: str) -> None:
+    note = tree.state / "set-aside" / reset / place / "note"
+    note.write_text("keep this")
+    assert "k8s-pod-network: 5 put back, 0 left" in restoration.restore(tree.node, Systemd(), journal, reset)
+    assert len(tree.leases()) == 5
+    assert note.read_text() == "keep this"
+    assert not (tree.network / "note").exists()
+    tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
+    service.boot(tree.node, Systemd(), journal)
+    assert [entry.message_id for entry in journal.entries] == [MessageId.RESTORED, MessageId.CLEARED], (
+        "and no complaint"
+    )
+    assert note.read_text() == "keep this"
+
+
 def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
     with pytest.raises(UsageError, match="there is no reset 'x'"):
         restoration.restore(tree.node, Systemd(), journal, "x")
@@ -577,10 +603,10 @@ def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
 def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
     subdirectory = durable.subdirectory
 
-    def failing(parent: int, name: str, *, create: bool = False) -> int:
+    def failing(parent: int, name: str, **how: bool) -> int:
         if name == "k8s-pod-network":
             raise OSError(5, "Input/output error", name)
-        return subdirectory(parent, name, create=create)
+        return subdirectory(parent, name, **how)
 
     monkeypatch.setattr(durable, "subdirectory", failing)
     with pytest.raises(InputOutputError, match="nothing was changed: network k8s-pod-network: .* Input/output error"):

@@ -324,6 +324,25 @@ def received(listener: socket.socket) -> Iterator[dict[str, str]]:
         yield dict(line.split("=", 1) for line in datagram.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("unit", "at_work"),
+    [("x.service=activating", True), ("x.service=failed", False), ("y.service#7", False), ("x.service#17", True)],
+)
+def test_without_pystemd_systemctl_tells_whether_a_unit_is_at_work(machine: Tree, unit: str, at_work: bool) -> None:
+    (machine.root / "run/dbus").mkdir()
+    bus = f"unix:path={machine.root}/run/dbus/system_bus_socket"
+    code = (
+        "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.systemd import Systemd; "
+        "print(Systemd().at_work('x.service'))"
+    )
+    with (
+        running("dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={bus}", "--print-address"),
+        running(sys.executable, STAND_IN, bus, "running", unit),
+    ):
+        away = "rm -r /usr/lib/python3/dist-packages/pystemd*; mkdir -p /run/systemd/system"
+        assert answer(machine, away, f'python3 -I -c "{code}"') == f"{at_work}\n"
+
+
 @pytest.mark.parametrize("system_state", ["running", "stopping"])
 def test_without_pystemd_systemctl_answers_and_the_journal_says_so_once(
     machine: Tree, monkeypatch: pytest.MonkeyPatch, system_state: str

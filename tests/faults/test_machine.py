@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cni_lease_reset import recovery, restoration, service
 from cni_lease_reset.errors import BusyError, CniLeaseResetError, RefusedError
+from cni_lease_reset.exclusive import only_one
 from cni_lease_reset.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
 
 from . import report
@@ -260,7 +261,7 @@ class NodeLife(RuleBasedStateMachine):
     @rule()
     def boot_meets_another_program(self) -> None:
         before, marker = self._live(), reading(self.tree)
-        with service.only_one(self.tree.node, create=True), pytest.raises(BusyError):
+        with only_one(self.tree.node, create=True), pytest.raises(BusyError):
             service.boot(self.tree.node, self._systemd(), Kept())
         assert (self._live(), reading(self.tree)) == (before, marker)
 

@@ -1,0 +1,33 @@
+"""One program at a time: a lock on the state directory, which nobody but its owner can take."""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from . import durable
+from .errors import BusyError
+from .node import STATE_DIRECTORY, Node
+
+_MODE: Final = 0o711  # of the state directory
+
+
+@contextmanager
+def only_one(node: Node, *, create: bool = False) -> Iterator[int]:
+    """Open the state directory and lock it against our other programs; yields its descriptor."""
+    with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
+        try:
+            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        _keep_to_ourselves(state)
+        yield state
+
+
+def _keep_to_ourselves(state: int) -> None:
+    """Let nobody else open the directory, or anybody could hold its lock; the files in it stay readable."""
+    if stat.S_IMODE(os.fstat(state).st_mode) != _MODE:
+        with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
+            os.fchmod(state, _MODE)
