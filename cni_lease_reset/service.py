@@ -219,7 +219,8 @@ def _not_clean(
     if isinstance(reading, NoMarker):
         return "there is no marker, boot did not complete"
     if isinstance(reading, DamagedMarker) and reading.unread:
-        raise InputOutputError(f"The marker cannot be read and stays as it is: {reading.why}")
+        path = printable(node.path(f"{STATE_DIRECTORY}/{marker.NAME}"), quoted=True)
+        raise InputOutputError(f"{path} cannot be read and stays as it is: {reading.why}")
     if isinstance(reading, DamagedMarker):
         return f"it is damaged ({reading.why})"
     if reading.boot_id != boot_id:
