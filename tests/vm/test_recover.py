@@ -78,6 +78,7 @@ def test_14_recover(node: Node) -> None:
         node.run("cni-lease-reset recover --yes")
         assert _living(node, pods) == before
         assert len(node.leases()) == 8
+        assert len(node.pods().alive) == 8  # it does not wait for RKE2
 
     with node.scenario("restore: refused under living pods"), node.untouched_leases():
         (newest, *_) = json.loads(node.run("cni-lease-reset status --json"))["resets"]
