@@ -23,6 +23,7 @@ RIVALS = {
     "tmpfiles": "systemd-tmpfiles --remove --boot /run/rival.conf",
     "find": f"sh -c 'find {NETWORK} -type f -delete'",
 }
+RENAMES = "python3 -I /run/renames.py"
 
 
 class Cell(NamedTuple):
@@ -60,7 +61,7 @@ GROUPS = (
         Cell("shutdown-254", "/usr/bin/cni-lease-reset shutdown", "running", 254),
         *rivals(254),
     ),
-    (Cell("unclean-4096", BOOT, "unclean", 4096), *rivals(4096)),
+    (Cell("unclean-4096", BOOT, "unclean", 4096), Cell("renames-4096", RENAMES, "rival", 4096), *rivals(4096)),
     (Cell("unclean-65534", BOOT, "unclean", 65534), *rivals(65534)),
     (
         FLOOR._replace(name="floor-cold", cold=True),

@@ -32,6 +32,7 @@ NAMES = {
     "unclean-254": "unclean boot, 254 leases set aside",
     "shutdown-254": "`shutdown`, marked as clean",
     "unclean-4096": "unclean boot, 4,096 leases set aside",
+    "renames-4096": "a bare interpreter that renames 4,096 leases, and nothing more",
     "unclean-65534": "unclean boot, 65,534 leases set aside",
 }
 RIVALS = {"rm": "`rm -rf`", "tmpfiles": "`systemd-tmpfiles --remove --boot`", "find": "`find … -type f -delete`"}
