@@ -91,8 +91,10 @@ def content(parent: int, name: str, limit: int) -> bytes:
     """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands."""
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        with named(name):
-            return os.read(fd, limit)
+        return os.read(fd, limit)
+    except OSError as error:  # not with named(), which takes as long as the read
+        error.filename = name
+        raise
     finally:
         os.close(fd)
 

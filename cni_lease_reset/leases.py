@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -107,8 +107,10 @@ def _states(network: int) -> Iterator[tuple[str, bool]]:
 def _sizes(network: int) -> Iterator[tuple[str, bool]]:
     """Yield each lease and whether it is empty."""
     for name in _names(network):
-        with suppress(FileNotFoundError):
+        try:
             yield name, os.stat(name, dir_fd=network, follow_symlinks=False).st_size == 0
+        except FileNotFoundError:
+            continue
 
 
 def read(network: int) -> Iterator[Lease]:

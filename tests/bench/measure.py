@@ -1,7 +1,7 @@
 """Times the installed program and its rivals with hyperfine, in a tree where nothing else of ours is.
 
 Runs as root "/" of that tree with nothing but the library; writes /run/results.json. Argument: how many rounds.
-A round runs each command of a group five times, so that whatever else the machine does falls on all of them alike.
+A round runs each command of a group twice, so that whatever else the machine does falls on all of them alike.
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-RUNS = 5  # a round
+RUNS = 2  # a round
 NETWORK = Path("/var/lib/cni/networks/k8s-pod-network")
 MARKER = Path("/var/lib/cni/cni-lease-reset/marker")
 CONFIG = Path("/etc/cni-lease-reset/config.yaml")
@@ -104,7 +104,7 @@ def time_once(group: tuple[Cell, ...], times: dict[str, list[list[float]]], cpu:
     command += [f"--warmup={0 if group[0].cold else 1}"]
     for cell in group:
         command += ["--prepare", cell.prepare, cell.command]
-    # It warns of what five runs cannot settle; six rounds can.
+    # It warns of what two runs cannot settle; fifteen rounds can.
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for cell, result in zip(group, json.loads(Path("/run/round.json").read_text())["results"], strict=True):
         times.setdefault(cell.name, []).append(result["times"])

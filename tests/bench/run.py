@@ -67,7 +67,7 @@ def measure(node: Path, image: Path, rounds: int) -> report.Results:
 def main() -> int:
     """Measure, print and write; the exit status tells whether every budget holds."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=6, help="of five runs each")
+    parser.add_argument("--rounds", type=int, default=15, help="of two runs each")
     parser.add_argument("--disk", type=Path, default=CACHE, help="folder on the disk that is to be measured")
     parser.add_argument("--report-only", action="store_true", help="write the document from the last results")
     options = parser.parse_args()
