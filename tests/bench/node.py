@@ -1,7 +1,7 @@
 """Sets a node's stage before a run that is timed. Runs as root "/" of a clean tree, with nothing but the library.
 
-Arguments: the scene, the number of leases, and ``setting`` or ``cold``. Scenes: ``clean`` (kept leases, a clean mark), ``unclean``, ``running``
-(this boot's own marker, for shutdown), and ``rival`` (leases for somebody who removes them).
+Arguments: the scene, the number of leases, and ``setting`` or ``cold``. Scenes: ``clean`` (kept leases, a clean mark),
+``unclean``, ``running`` (this boot's own marker, for shutdown), and ``rival`` (leases for somebody who removes them).
 """
 
 import os

@@ -131,7 +131,7 @@ SERIES = (
 def plot(times: Times) -> str:
     """Draw time against leases, both by powers of ten."""
     sizes = (254, 4096, 65534)
-    left, right, top, bottom = 80, 700, 30, 370
+    left, right, top, bottom = 95, 700, 30, 370
 
     def x(leases: float) -> float:
         return left + (log10(leases) - 2) / 3 * (right - left)
@@ -165,7 +165,8 @@ def machine() -> str:
     python = subprocess.run(
         ["/usr/bin/python3", "--version"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    return f"{model.partition(': ')[2]}, {os.cpu_count()} CPUs, Linux {platform.release()}, {python}, systemd {systemd}"
+    linux = platform.release().partition("-")[0]
+    return f"{model.partition(': ')[2]}, {os.cpu_count()} CPUs, Linux {linux}, {python}, systemd {systemd}"
 
 
 def write(results: Results, docs: Path, template: Path) -> int:
