@@ -550,6 +550,7 @@ def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journ
     assert "k8s-pod-network: 5 put back, 0 left" in restoration.restore(tree.node, Systemd(), journal, reset)
     assert len(tree.leases()) == 5
     assert note.read_text() == "keep this"
+    assert (tree.state / "set-aside" / reset / "reason").exists(), "the reset is there, and so is why"
     assert not (tree.network / "note").exists()
     tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
     service.boot(tree.node, Systemd(), journal)

@@ -164,6 +164,18 @@ def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str 
     assert gathered(tree).pending is None
 
 
+def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
+    tree.state.mkdir(parents=True, exist_ok=True)
+    assert gathered(tree).pending == "there is no marker. Reboot when it suits you."
+
+
+def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
+    judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
+    runtime.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
+    tree.mark("running", THIS)
+    assert gathered(tree).pending is None
+
+
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.REFUSED, "k3s.service is active, pods may live")
     said = "this boot could not do what was due (refused: k3s.service is active, pods may live)"
