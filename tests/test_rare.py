@@ -215,6 +215,27 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
     assert leases.survey(tree.node, Config()).networks[0].leases == 1
 
 
+def test_nor_does_it_count_where_all_are_due(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    real = leases._names
+
+    def names(network: int) -> list[str]:
+        found = real(network)
+        os.unlink("10.52.0.2", dir_fd=network)
+        return found
+
+    monkeypatch.setattr(leases, "_names", names)
+    assert leases.survey(tree.node, Config(), sizes_only=True).networks[0].leases == 1
+
+
+def test_what_cannot_be_read_is_named(tree: Tree) -> None:
+    (tree.root / "place/folder").mkdir(parents=True)
+    with durable.directory("/place", root=tree.node.root) as place, pytest.raises(IsADirectoryError) as error:
+        durable.content(place, "folder", 1)
+    assert error.value.filename == "folder"
+
+
 def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, journal: Kept) -> None:
     tree.config("data_dir: /data/cni/nets\n")
     lease = tree.root / "data/cni/nets/k8s-pod-network/10.52.0.2"
