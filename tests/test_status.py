@@ -7,8 +7,23 @@ from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 from test_history import GOLDEN, command
 from test_pools import FLANNEL, conflist, flannel
 
-from cni_lease_reset import display, reports, runtime, service
-from cni_lease_reset.model import UNIT, About, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
+from cni_lease_reset import attention, display, reports, runtime, service
+from cni_lease_reset.model import (
+    UNIT,
+    About,
+    BootId,
+    Config,
+    Judgement,
+    Marker,
+    Network,
+    NetworkOutcome,
+    Outcome,
+    Remark,
+    Result,
+    State,
+    Verdict,
+)
+from cni_lease_reset.pools import Pool
 from cni_lease_reset.reports import Report
 from cni_lease_reset.screen import Screen
 from cni_lease_reset.systemd import Answer, NoSystemd
@@ -174,6 +189,17 @@ def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> 
     runtime.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
     tree.mark("running", THIS)
     assert gathered(tree).pending is None
+
+
+def test_where_the_boot_id_cannot_be_read_nothing_is_said_of_another_boot() -> None:
+    running = Marker(State.RUNNING, BootId(OTHER), "2026-11-23T06:12:01Z")
+    assert attention.pending(None, None, running, Config()) is None
+
+
+@pytest.mark.parametrize(("leases", "told"), [(8, 0), (9, 1), (10, 1)])
+def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
+    pool = Pool("ipv4", 10, leases)
+    assert len(list(attention.of_pools(Network("k8s-pod-network", leases), None, (pool,), Config()))) == told
 
 
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
