@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from . import __version__
-from .errors import UsageError, printable
+from .core.errors import UsageError, printable
 
 
 class _Parser(argparse.ArgumentParser):

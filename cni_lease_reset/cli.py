@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from . import events, service
-from .errors import (
+from . import service
+from .core import events
+from .core.errors import (
     BusyError,
     CniLeaseResetError,
     RefusedError,
@@ -15,15 +16,15 @@ from .errors import (
     describe,
     printable,
 )
-from .journald import Journal, say
-from .model import Result
-from .node import Node
-from .systemd import Manager, NoSystemd, Systemd
+from .core.model import Result
+from .edges.journald import Journal, say
+from .edges.node import Node
+from .edges.systemd import Manager, NoSystemd, Systemd
 
 if TYPE_CHECKING:
     import argparse
 
-    from .reports import Report
+    from .commands.status import Report
 
 _ATTENTION: Final = 3  # of status --check
 _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
@@ -135,20 +136,20 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 
 
 def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
-    from . import recovery, transient
+    from .commands import recover, transient
 
-    found = recovery.look(node, manager)
+    found = recover.look(node, manager)
     if dry_run or not found.cleared:
-        _answer(recovery.as_text(found))
+        _answer(recover.as_text(found))
         return os.EX_OK
-    print(recovery.as_text(found), end="")
+    print(recover.as_text(found), end="")
     if not yes:
         if not _confirmed():
             raise RefusedError("nothing was changed")
-        found = recovery.look(node, manager)  # somebody may have thought for long
+        found = recover.look(node, manager)  # somebody may have thought for long
     if node.is_this_machine:
         return transient.start(node, Systemd(), found.units, _say)
-    recovery.work(node, manager, Journal(node), _say)
+    recover.work(node, manager, Journal(node), _say)
     return os.EX_OK
 
 
@@ -167,7 +168,7 @@ def _say(line: str) -> None:
 
 def _work(node: Node, units: tuple[str, ...]) -> int:
     """Do the work of ``recover`` in its transient unit; the last line tells whoever watches how it ended."""
-    from . import transient
+    from .commands import transient
 
     def run() -> int:
         transient.work_in_unit(node, Systemd(), Journal(node), units, _say)
@@ -179,9 +180,9 @@ def _work(node: Node, units: tuple[str, ...]) -> int:
 
 
 def _restore(node: Node, manager: Manager, reset: str) -> int:
-    from . import restoration
+    from .commands import restore
 
-    _answer(restoration.restore(node, manager, Journal(node), reset))
+    _answer(restore.restore(node, manager, Journal(node), reset))
     return os.EX_OK
 
 
@@ -194,9 +195,9 @@ def _answer(text: str) -> None:
 
 
 def _status(node: Node, options: "argparse.Namespace") -> int:
-    from . import display, reports, screen
+    from .commands import display, screen, status
 
-    report = reports.gather(node, Systemd() if node.is_this_machine else NoSystemd())
+    report = status.gather(node, Systemd() if node.is_this_machine else NoSystemd())
     if options.metrics:
         _metrics(node, report)
     elif options.json:
@@ -207,7 +208,8 @@ def _status(node: Node, options: "argparse.Namespace") -> int:
 
 
 def _metrics(node: Node, report: "Report") -> None:
-    from . import config, metrics
+    from .commands import metrics
+    from .edges import config
 
     path = config.read(node).config.metrics_file
     if path is None:
@@ -217,7 +219,7 @@ def _metrics(node: Node, report: "Report") -> None:
 
 
 def _history(node: Node, most: int | None, *, as_json: bool) -> int:
-    from . import history, screen
+    from .commands import history, screen
 
     found = history.read(node)
     text = history.as_json(found, most) if as_json else history.as_text(found, most, screen.of(sys.stdout))
@@ -226,7 +228,7 @@ def _history(node: Node, most: int | None, *, as_json: bool) -> int:
 
 
 def _config(node: Node) -> int:
-    from . import config
+    from .edges import config
 
     _answer(config.render(config.read(node)))
     return os.EX_OK

@@ -9,11 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from . import bootfacts, config, durable, events, guard, leases, marker, runtime, setaside, shelf
-from .errors import BusyError, ConfigError, InputOutputError, describe, printable
-from .exclusive import only_one
-from .journald import Journal
-from .model import (
+from .core import events
+from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
+from .core.model import (
     About,
     BootId,
     Config,
@@ -29,11 +27,14 @@ from .model import (
     State,
     Verdict,
 )
-from .node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
-from .outcomes import conclude
-from .plan import all_are_due, draw_up
-from .systemd import Manager
-from .verdict import judge
+from .core.outcome import conclude
+from .core.plan import all_are_due, draw_up
+from .core.verdict import judge
+from .edges import config, durable, guard, leases, marker, record, setaside, shelf
+from .edges.journald import Journal
+from .edges.lock import only_one
+from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
+from .edges.systemd import Manager
 
 
 def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
@@ -65,16 +66,16 @@ def _the_moment(node: Node) -> Iterator[None]:
     except BusyError:
         raise  # the other program is the one that runs
     except Exception:
-        if runtime.read(node) is None:
+        if record.read(node) is None:
             with suppress(OSError):  # what failed is the error to tell
-                runtime.begin(node, bootfacts.boot_id(node))
+                record.begin(node, node.boot_id())
         raise
 
 
 def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
     reading = marker.read(state)
     try:
-        boot_id = bootfacts.boot_id(node)
+        boot_id = node.boot_id()
     except OSError as error:
         stuck = marker.take(state, reading, None)
         if stuck is None:
@@ -83,11 +84,11 @@ def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...
         raise OSError(error.errno, both, error.filename) from error
     stuck = marker.take(state, reading, boot_id)
     remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
-    record = runtime.read(node)
-    if isinstance(record, runtime.Unreadable):
-        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({record.why}): taken as if boot had run before"
+    noted = record.read(node)
+    if isinstance(noted, record.Unreadable):
+        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.why}): taken as if boot had run before"
         remarks.append(Remark(About.IGNORED, doubt))
-    return boot_id, judge(reading, boot_id, ran_before=runtime.ran(record, boot_id)), tuple(remarks)
+    return boot_id, judge(reading, boot_id, ran_before=record.ran(noted, boot_id)), tuple(remarks)
 
 
 def _settings(node: Node) -> Config | ConfigError:
@@ -103,7 +104,7 @@ def _clear(
     """Set aside what is due, and tell what came of it; what fails is told, too."""
     try:
         if judgement.verdict is not Verdict.SAME_BOOT:
-            runtime.begin(node, boot_id)
+            record.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
         # Where every lease is due anyway, contents decide nothing.
@@ -131,10 +132,10 @@ def _record(state: int, outcome: Outcome) -> Outcome:
 
 def _remember(node: Node, outcome: Outcome) -> Outcome:
     """Keep the outcome under /run for ``status``; a second run under this kernel does not replace it."""
-    if outcome.judgement.verdict is Verdict.SAME_BOOT and runtime.read(node) is not None:
+    if outcome.judgement.verdict is Verdict.SAME_BOOT and record.read(node) is not None:
         return outcome
     try:
-        runtime.finish(node, outcome)
+        record.finish(node, outcome)
     except OSError as error:
         remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
         return outcome._replace(remarks=(*outcome.remarks, remark))
@@ -144,7 +145,7 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
 def _measure(node: Node, settings: Config, journal: Journal) -> None:
     if settings.metrics_file is None:
         return
-    from . import metrics
+    from .commands import metrics
 
     try:
         metrics.write_after_boot(node, settings.metrics_file)
@@ -167,13 +168,13 @@ def _prune(node: Node, settings: Config, journal: Journal) -> None:
 
 def rehearse(node: Node, manager: Manager) -> str:
     """Say what ``boot`` would do now; changes nothing at all. Raises as ``boot`` does, and ``ConfigError``."""
-    boot_id = bootfacts.boot_id(node)
+    boot_id = node.boot_id()
     try:
         with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as state:
             reading = marker.read(state)
     except FileNotFoundError:
         reading = NoMarker()
-    judgement = judge(reading, boot_id, ran_before=runtime.ran(runtime.read(node), boot_id))
+    judgement = judge(reading, boot_id, ran_before=record.ran(record.read(node), boot_id))
     settings = config.read(node).config
     found = leases.survey(node, settings)
     steps = draw_up(judgement.verdict, found.networks, settings)
@@ -200,7 +201,7 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
 
     Raises :class:`BusyError`, and ``OSError`` where the marker cannot be written.
     """
-    boot_id = bootfacts.boot_id(node)
+    boot_id = node.boot_id()
     try:
         with only_one(node) as state:
             why_not = _not_clean(node, marker.read(state), boot_id, manager, journal, force=force)
@@ -239,6 +240,6 @@ def _not_clean(
 
 def _say_once(node: Node, journal: Journal, remark: Remark) -> None:
     """Say it, unless ``boot`` said the same of this boot: where pystemd is not packaged, once is enough."""
-    record = runtime.read(node)
-    if not (isinstance(record, Outcome) and remark in record.remarks):
+    noted = record.read(node)
+    if not (isinstance(noted, Outcome) and remark in noted.remarks):
         journal.send(events.of_remark(remark))

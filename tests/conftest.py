@@ -9,10 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from cni_lease_reset.journald import Entry, Journal
-from cni_lease_reset.model import BootId
-from cni_lease_reset.node import Node
-from cni_lease_reset.systemd import Answer
+from cni_lease_reset.core.model import BootId, Entry
+from cni_lease_reset.edges.journald import Journal
+from cni_lease_reset.edges.node import Node
+from cni_lease_reset.edges.systemd import Answer
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)

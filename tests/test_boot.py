@@ -12,10 +12,11 @@ from typing import NoReturn
 import pytest
 from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import durable, leases, runtime, service
-from cni_lease_reset.errors import BusyError, InputOutputError
-from cni_lease_reset.exclusive import only_one
-from cni_lease_reset.model import BootId, Outcome
+from cni_lease_reset import service
+from cni_lease_reset.core.errors import BusyError, InputOutputError
+from cni_lease_reset.core.model import BootId, Outcome
+from cni_lease_reset.edges import durable, leases, record
+from cni_lease_reset.edges.lock import only_one
 
 NEXT = BootId("33333333-3333-4333-8333-333333333333")
 
@@ -99,9 +100,9 @@ def test_the_second_boot_under_a_kernel_touches_nothing(tree: Tree, journal: Kep
     tree.lease("10.52.0.9")
     assert boot(tree, journal).judgement.verdict == "same-boot"
     assert tree.leases() == {"10.52.0.9"}
-    record = runtime.read(tree.node)
-    assert isinstance(record, Outcome)
-    assert record.judgement.verdict == "unclean", "the boot's own outcome stays"
+    noted = record.read(tree.node)
+    assert isinstance(noted, Outcome)
+    assert noted.judgement.verdict == "unclean", "the boot's own outcome stays"
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
@@ -351,7 +352,7 @@ def test_a_second_run_that_fails_so_does_not_forget_the_first(tree: Tree, journa
     tree.state.write_text("in the way")
     with pytest.raises(OSError, match="Not a directory"):
         service.boot(tree.node, Systemd(), journal)
-    assert runtime.read(tree.node) == first
+    assert record.read(tree.node) == first
 
 
 def test_old_resets_beyond_the_limit_are_removed(tree: Tree, journal: Kept) -> None:

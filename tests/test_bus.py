@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from cni_lease_reset.systemd import Answer, Systemd, TransientUnit
+from cni_lease_reset.edges.systemd import Answer, Systemd, TransientUnit
 
 TOP = Path(__file__).parent.parent
 STAND_IN = str(Path(__file__).parent / "stand_in_systemd.py")
@@ -64,7 +64,7 @@ def test_what_our_unit_is_ordered_before_is_asked_by_its_name(address: str) -> N
 
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     code = (
-        "from cni_lease_reset import config, systemd\n"
+        "from cni_lease_reset.edges import config, systemd\n"
         "config.parse(b'keep_resets: 5')\n"
         "print(systemd.Systemd().unit_states(['k3s.service']), systemd.Systemd().going_down())\n"
     )

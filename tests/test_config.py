@@ -8,9 +8,9 @@ from conftest import Tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_lease_reset import config
-from cni_lease_reset.errors import ConfigError
-from cni_lease_reset.model import Config
+from cni_lease_reset.core.errors import ConfigError
+from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import config
 
 SHIPPED = Path(__file__).parent.parent / "packaging/systemd/config.yaml"
 BOMB = "a: &a [x, x]\n" + "".join(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import OTHER, THIS
 
-from cni_lease_reset.model import (
+from cni_lease_reset.core.model import (
     ClearWhen,
     Config,
     DamagedMarker,
@@ -18,8 +18,8 @@ from cni_lease_reset.model import (
     State,
     Verdict,
 )
-from cni_lease_reset.plan import draw_up
-from cni_lease_reset.verdict import judge
+from cni_lease_reset.core.plan import draw_up
+from cni_lease_reset.core.verdict import judge
 
 SINCE = "2026-11-23T06:12:01Z"
 ROWS = [

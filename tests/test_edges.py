@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import OTHER, SANDBOX, THIS, Systemd, Tree
 
-from cni_lease_reset import bootfacts, cli, guard, journald, systemd
-from cni_lease_reset.errors import RefusedError
-from cni_lease_reset.journald import Entry, Journal
-from cni_lease_reset.model import Config
-from cni_lease_reset.node import Node
+from cni_lease_reset import cli
+from cni_lease_reset.core.errors import RefusedError
+from cni_lease_reset.core.model import Config, Entry
+from cni_lease_reset.edges import guard, journald, living, systemd
+from cni_lease_reset.edges.journald import Journal
+from cni_lease_reset.edges.node import Node
 
 
 def decoded(datagram: bytes) -> dict[str, str]:
@@ -223,21 +224,21 @@ def test_a_real_process_is_seen_and_hidden_ones_prove_nothing(tmp_path: Path, mo
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert SANDBOX in bootfacts.processes(Node("/")).pods
+        assert SANDBOX in living.processes(Node("/")).pods
         process.communicate(b"\n")
-    assert SANDBOX not in bootfacts.processes(Node("/")).pods
+    assert SANDBOX not in living.processes(Node("/")).pods
     monkeypatch.setattr(os.path, "isdir", lambda path: path != "/proc/1")
     assert "hidden" in str(guard.objection(Node("/"), Config(), Systemd())[0])
 
 
 def test_a_proc_that_cannot_be_listed_proves_nothing(tree: Tree) -> None:
     (tree.root / "proc").rename(tree.root / "gone")
-    assert "cannot be listed" in str(bootfacts.processes(tree.node).unproven)
+    assert "cannot be listed" in str(living.processes(tree.node).unproven)
 
 
 def test_a_process_that_ends_meanwhile_is_no_pod(tree: Tree) -> None:
     (tree.root / "proc/99").mkdir()
-    assert bootfacts.processes(tree.node) == bootfacts.Processes()
+    assert living.processes(tree.node) == living.Processes()
 
 
 def test_several_pods_are_counted(tree: Tree) -> None:
@@ -414,7 +415,8 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
     code = (
         "import os, sys\n"
-        "from cni_lease_reset import cli, display\n"
+        "from cni_lease_reset import cli\n"
+        "from cni_lease_reset.commands import display\n"
         "os.setgroups([])\n"
         "os.setuid(65534)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"

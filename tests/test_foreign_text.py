@@ -10,11 +10,11 @@ from conftest import Tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni_lease_reset import history, mounts, pools, rivals
-from cni_lease_reset.events import MessageId
-from cni_lease_reset.model import Config
-from cni_lease_reset.node import STATE_DIRECTORY
-from cni_lease_reset.screen import Screen
+from cni_lease_reset.commands import history, mounts, pools, rivals
+from cni_lease_reset.commands.screen import Screen
+from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges.node import STATE_DIRECTORY
 
 FILES = ("etc/cni/net.d/a.conflist", "run/flannel/subnet.env", "etc/tmpfiles.d/a.conf", "proc/self/mountinfo")
 NETWORK = "/var/lib/cni/networks/k8s-pod-network"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cni_lease_reset import config
+from cni_lease_reset.edges import config
 
 HARVESTER = Path(__file__).parent.parent / "packaging/harvester"
 CLOUDINIT = (HARVESTER / "cloudinit.yaml").read_text()

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from conftest import HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, events, history, screen, service
-from cni_lease_reset.errors import InputOutputError
-from cni_lease_reset.journald import Entry, serialise
-from cni_lease_reset.model import BootId, Judgement, NetworkOutcome, Outcome, Result, Verdict
-from cni_lease_reset.node import Node
+from cni_lease_reset import cli, service
+from cni_lease_reset.commands import history, screen
+from cni_lease_reset.core import events
+from cni_lease_reset.core.errors import InputOutputError
+from cni_lease_reset.core.model import BootId, Entry, Judgement, NetworkOutcome, Outcome, Result, Verdict
+from cni_lease_reset.edges.journald import serialise
+from cni_lease_reset.edges.node import Node
 
 GOLDEN = Path(__file__).parent / "golden"
 REMOTE = next(p for p in ("/usr/lib/systemd", "/lib/systemd") if os.access(f"{p}/systemd-journal-remote", os.X_OK))

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import Kept, Tree
 
-from cni_lease_reset import config, display, errors, metrics, reports, service
+from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
-from cni_lease_reset.events import MessageId
-from cni_lease_reset.model import Config
-from cni_lease_reset.systemd import NoSystemd
+from cni_lease_reset.commands import display, metrics, status
+from cni_lease_reset.core import errors
+from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import config
+from cni_lease_reset.edges.systemd import NoSystemd
 
 TOP = Path(__file__).parent.parent
 PROGRAM = TOP / "man/cni-lease-reset.8"
@@ -78,7 +81,7 @@ def test_the_page_has_each_exit_status() -> None:
 
 
 def test_the_page_has_each_field_of_the_journal() -> None:
-    source = "".join(path.read_text() for path in (TOP / "cni_lease_reset").glob("*.py"))
+    source = "".join(path.read_text() for path in (TOP / "cni_lease_reset").rglob("*.py"))
     fields = set(re.findall(r'"(CNI_[A-Z_]+|OBJECT_[A-Z_]+)"', source))
     assert set(items(PROGRAM, "JOURNAL", "Va")) == fields
 
@@ -93,13 +96,13 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
 
 def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
     service.boot(tree.node, NoSystemd(), journal)
-    report = reports.gather(tree.node, NoSystemd())
+    report = status.gather(tree.node, NoSystemd())
     found = [metric.name for metric in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
     assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
 
 
 def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
-    document = json.loads(display.as_json(reports.gather(tree.node, NoSystemd())))
+    document = json.loads(display.as_json(status.gather(tree.node, NoSystemd())))
     assert items(PROGRAM, "JSON", "Va") == list(document)
 
 

@@ -9,8 +9,8 @@ from conftest import OTHER, THIS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_lease_reset import durable, marker
-from cni_lease_reset.model import DamagedMarker, Marker, NoMarker, State
+from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, State
+from cni_lease_reset.edges import durable, marker
 
 GOOD = marker.render(Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"))
 

@@ -14,9 +14,11 @@ from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 from test_history import command
 from test_pools import conflist
 
-from cni_lease_reset import config, metrics, reports, service
-from cni_lease_reset.model import Config
-from cni_lease_reset.systemd import NoSystemd
+from cni_lease_reset import service
+from cni_lease_reset.commands import metrics, status
+from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import config
+from cni_lease_reset.edges.systemd import NoSystemd
 
 TOP = Path(__file__).parent.parent
 GOLDEN = TOP / "tests/golden/metrics.prom"
@@ -151,15 +153,17 @@ def test_only_a_boot_that_measures_pays_for_it(tree: Tree, measuring: bool) -> N
     code = "import sys; from cni_lease_reset import cli; cli.main(sys.argv[1:]); print(*sys.modules)"
     call = [sys.executable, "-c", code, "--root", str(tree.root), "boot"]
     loaded = subprocess.run(call, text=True, capture_output=True, check=True).stdout.split()
-    ours = {f"cni_lease_reset.{name}" for name in ("metrics", "reports", "attention", "pools", "mounts", "rivals")}
+    ours = {
+        f"cni_lease_reset.commands.{name}" for name in ("metrics", "status", "attention", "pools", "mounts", "rivals")
+    }
     assert ours & set(loaded) == (ours if measuring else set())
-    assert "cni_lease_reset.display" not in loaded
+    assert "cni_lease_reset.commands.display" not in loaded
 
 
 def test_a_fault_in_measuring_does_not_fail_the_boot(
     measured: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "gather", lambda *_: 1 / 0)
+    monkeypatch.setattr(status, "gather", lambda *_: 1 / 0)
     assert service.boot(measured.node, Systemd(), journal).result == "nothing-due"
     said = "Metrics cannot be written, please report: ZeroDivisionError: division by zero, ignoring"
     assert journal.entries[-1].message == said
@@ -176,14 +180,14 @@ def test_status_says_in_one_line_what_it_could_not_write(tree: Tree) -> None:
 def test_names_of_networks_are_quoted(tree: Tree) -> None:
     tree.config("networks: ['*']\n")
     tree.lease("10.52.0.2", network='odd" \\ \n')
-    text = metrics.text(tree.node, reports.gather(tree.node, NoSystemd()))
+    text = metrics.text(tree.node, status.gather(tree.node, NoSystemd()))
     assert checked(text) == ""
     assert r'cni_lease_reset_leases_torn{network="odd\" \\ \\n"} 0' in text
 
 
 def test_a_record_that_is_gone_meanwhile_has_no_time(tree: Tree) -> None:
     service.boot(tree.node, Systemd(), Kept())
-    report = reports.gather(tree.node, NoSystemd())
+    report = status.gather(tree.node, NoSystemd())
     (tree.root / "run/cni-lease-reset/boot").unlink()
     assert "last_boot_timestamp" not in metrics.text(tree.node, report)
 

@@ -1,6 +1,7 @@
 """What must agree: unit and command, events and catalog, modules and the import rule."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -10,76 +11,74 @@ import pytest
 from conftest import THIS, Systemd, Tree
 
 from cni_lease_reset import cli
-from cni_lease_reset.events import MessageId
-from cni_lease_reset.node import Node
+from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.edges.node import Node
 
 TOP = Path(__file__).parent.parent
 UNIT = TOP / "packaging/systemd/cni-lease-reset.service"
 CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
-# Imports point downwards only: each module may import those of the lines below its own.
-LAYERS = (
-    {"__main__"},
-    {"cli"},
-    {"arguments"},
-    {"transient"},
-    {"recovery", "restoration"},
-    {"service", "history", "display"},
-    {"metrics"},
-    {"reports"},
-    {"attention"},
-    {"events", "exclusive", "guard", "runtime", "setaside"},
-    {"shelf"},
-    {"sandboxes"},
-    {"pools", "mounts", "rivals"},
-    {"config", "marker", "leases", "bootfacts", "systemd", "journald"},
-    {"outcomes"},
-    {"durable", "foreign", "verdict", "plan", "screen"},
-    {"node"},
-    {"model", "errors"},
-    {"__init__"},
-)
-PURE = ("verdict", "plan", "outcomes", "model")
+# Imports point downwards only, cli → service | commands → edges → core: the picture of docs/architecture.md.
+BELOW = {
+    "__main__": {"cli"},
+    "cli": {"arguments", "service", "commands", "edges", "core"},
+    "arguments": {"core"},
+    "service": {"edges", "core"},
+    "commands": {"edges", "core"},
+    "edges": {"core"},
+    "core": set(),
+}
+
+
+def modules() -> list[str]:
+    """Name all modules below the package, a room before its modules' names."""
+    package = TOP / "cni_lease_reset"
+    found = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
+    return sorted(".".join(path.parts) for path in found if path.name != "__init__")
+
+
+def room(module: str) -> str:
+    """Where a module lies; one on top is a room of its own."""
+    return module.partition(".")[0]
 
 
 def imported(module: str) -> tuple[set[str], set[str]]:
     """Return our own modules and the foreign ones that a module imports."""
+    names = set(modules())
+    path = module.split(".")
     ours: set[str] = set()
     foreign: set[str] = set()
-    for node in ast.walk(ast.parse((TOP / f"cni_lease_reset/{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            ours |= (
-                {node.module} if node.module else {alias.name for alias in node.names if alias.name != "__version__"}
-            )
-        elif isinstance(node, ast.ImportFrom):
-            foreign.add(str(node.module).partition(".")[0])
-        elif isinstance(node, ast.Import):
+    for node in ast.walk(ast.parse((TOP / "cni_lease_reset" / f"{'/'.join(path)}.py").read_text())):
+        if isinstance(node, ast.Import):
             foreign |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            foreign.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            whence = path[: -node.level] + (node.module.split(".") if node.module else [])
+            candidates = {".".join([*whence, alias.name]) for alias in node.names}
+            ours |= (candidates & names) or ({".".join(whence)} & names)
     return ours, foreign
-
-
-def modules() -> list[str]:
-    return sorted(path.stem for path in (TOP / "cni_lease_reset").glob("*.py"))
-
-
-def test_every_module_has_its_layer() -> None:
-    assert set(modules()) == set().union(*LAYERS)
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_point_downwards(module: str) -> None:
-    level = next(number for number, layer in enumerate(LAYERS) if module in layer)
-    below = set().union(*LAYERS[level + 1 :])
-    assert imported(module)[0] <= below
+    assert room(module) in BELOW
+    assert {room(each) for each in imported(module)[0]} <= BELOW[room(module)] | {room(module)}
 
 
-@pytest.mark.parametrize("module", PURE)
+def test_within_a_room_no_modules_import_each_other() -> None:
+    graph = {module: imported(module)[0] for module in modules()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("module", [each for each in modules() if room(each) == "core"])
 def test_the_core_knows_no_os_and_no_clock(module: str) -> None:
     assert imported(module)[1] <= {"enum", "typing"}
 
 
 def test_pystemd_has_one_module_and_fsync_another() -> None:
-    assert [m for m in modules() if "pystemd" in imported(m)[1]] == ["systemd"]
-    assert [m for m in modules() if "fsync(" in (TOP / f"cni_lease_reset/{m}.py").read_text()] == ["durable"]
+    assert [m for m in modules() if "pystemd" in imported(m)[1]] == ["edges.systemd"]
+    sources = {m: (TOP / f"cni_lease_reset/{m.replace('.', '/')}.py").read_text() for m in modules()}
+    assert [m for m, source in sources.items() if "fsync(" in source] == ["edges.durable"]
 
 
 # What a clean boot may import beside the bare interpreter's own: each module costs every boot.
@@ -91,8 +90,10 @@ OF_PYTHON = """
     types typing typing.io typing.re warnings
 """
 OF_OURS = """
-    bootfacts cli config durable errors events exclusive guard journald leases marker model node outcomes plan runtime
-    service setaside shelf systemd verdict
+    cli service core edges
+    core.errors core.events core.model core.outcome core.plan core.verdict
+    edges.config edges.durable edges.guard edges.journald edges.leases edges.living edges.lock edges.marker edges.node
+    edges.record edges.setaside edges.shelf edges.systemd
 """
 
 
@@ -103,7 +104,7 @@ def test_a_clean_boot_imports_these_modules_and_no_others(tree: Tree) -> None:
     code = (
         "import sys; before = set(sys.modules)\n"
         f"sys.path.insert(0, {str(TOP)!r})\n"
-        "from cni_lease_reset import cli, node\n"
+        "from cni_lease_reset import cli\nfrom cni_lease_reset.edges import node\n"
         f"cli.Node = lambda: node.Node({str(tree.root)!r})\n"
         "cli.main(['boot'])\n"
         "print(*set(sys.modules) - before)\n"

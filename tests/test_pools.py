@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import HostLocal, Tree
 
-from cni_lease_reset import foreign, pools
-from cni_lease_reset.model import Config
-from cni_lease_reset.pools import Pool
+from cni_lease_reset.commands import foreign, pools
+from cni_lease_reset.commands.pools import Pool
+from cni_lease_reset.core.model import Config
 
 FLANNEL = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
 IPV6 = "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:3::1/64\n"

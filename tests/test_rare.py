@@ -10,13 +10,16 @@ from typing import cast
 import pytest
 from conftest import OTHER, THIS, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, display, durable, events, leases, reports, runtime, service, shelf
-from cni_lease_reset.errors import describe, printable
-from cni_lease_reset.model import BootId, Config, Marker, Outcome, State
-from cni_lease_reset.reports import Report
-from cni_lease_reset.screen import Screen
-from cni_lease_reset.systemd import NoSystemd
-from cni_lease_reset.verdict import judge
+from cni_lease_reset import cli, service
+from cni_lease_reset.commands import display, status
+from cni_lease_reset.commands.screen import Screen
+from cni_lease_reset.commands.status import Report
+from cni_lease_reset.core import events
+from cni_lease_reset.core.errors import describe, printable
+from cni_lease_reset.core.model import BootId, Config, Marker, Outcome, State
+from cni_lease_reset.core.verdict import judge
+from cni_lease_reset.edges import durable, leases, record, shelf
+from cni_lease_reset.edges.systemd import NoSystemd
 
 NEXT = BootId("33333333-3333-4333-8333-333333333333")
 
@@ -111,7 +114,7 @@ def test_an_outcome_that_cannot_be_kept_is_told(tree: Tree, journal: Kept, monke
     def refuse(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "boot.new")
 
-    monkeypatch.setattr(runtime, "finish", refuse)
+    monkeypatch.setattr(record, "finish", refuse)
     assert service.boot(tree.node, Systemd(), journal).result == "nothing-due"
     assert "cannot be kept for status: 'boot.new': No space left on device, ignoring" in journal.entries[0].message
 
@@ -246,7 +249,7 @@ def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, jo
 
 
 def gathered(tree: Tree) -> Report:
-    return reports.gather(tree.node, NoSystemd())
+    return status.gather(tree.node, NoSystemd())
 
 
 def shown(tree: Tree) -> str:
@@ -272,7 +275,7 @@ def test_an_outcome_survives_its_record(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.2")
     tree.lease("10.60.0.1", network="other")
     outcome = service.boot(tree.node, Systemd(remark="no bus"), journal)
-    assert runtime.read(tree.node) == outcome
+    assert record.read(tree.node) == outcome
     assert json.loads(display.as_json(gathered(tree)))["boot"]["leases"]["cleared"] == 1
 
 
@@ -292,9 +295,9 @@ def test_status_says_what_it_could_not_read(tree: Tree) -> None:
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert "none: the next boot cannot tell how this one ended" in shown(tree)
-    runtime.begin(tree.node, THIS)
+    record.begin(tree.node, THIS)
     assert "boot began and did not end" in shown(tree)
-    runtime.begin(tree.node, OTHER)
+    record.begin(tree.node, OTHER)
     assert "the record under /run is of another boot" in shown(tree)
     tree.mark("clean")
     tree.lease("10.60.0.1", network="other")
@@ -313,7 +316,7 @@ def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:
     tree.network.parent.mkdir(parents=True)
     tree.network.symlink_to("/")
     tree.lease("10.60.0.1", network="other")
-    runtime.begin(tree.node, THIS)
+    record.begin(tree.node, THIS)
     assert service.rehearse(tree.node, NoSystemd()).splitlines()[1:] == [
         "Skipped: k8s-pod-network: not a directory (a symbolic link is not followed).",
         "Not configured: other 1.",
@@ -339,7 +342,7 @@ def test_a_marker_of_a_directory_is_damaged_and_told_at_each_boot(tree: Tree, jo
     (tree.state / "marker").mkdir(parents=True)
     outcome = service.boot(tree.node, Systemd(), journal)
     assert (outcome.judgement.verdict, outcome.result) == ("damaged", "failed")
-    assert isinstance(runtime.read(tree.node), Outcome)
+    assert isinstance(record.read(tree.node), Outcome)
 
 
 def test_a_file_on_the_way_is_named_with_its_whole_path(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 from conftest import OTHER, HostLocal, Kept, Systemd, Tree
 
-from cni_lease_reset import cli, durable, leases, recovery, restoration, sandboxes, service, shelf, transient
-from cni_lease_reset.errors import BusyError, InputOutputError, RefusedError, UsageError
-from cni_lease_reset.events import MessageId
-from cni_lease_reset.exclusive import only_one
-from cni_lease_reset.journald import Journal
-from cni_lease_reset.model import PROGRAM, BootId, Lease
-from cni_lease_reset.node import Node
-from cni_lease_reset.systemd import Answer, TransientUnit
+from cni_lease_reset import cli, service
+from cni_lease_reset.commands import recover as recovery
+from cni_lease_reset.commands import restore, transient
+from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError, UsageError
+from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.model import PROGRAM, BootId, Lease
+from cni_lease_reset.edges import durable, leases, living, shelf
+from cni_lease_reset.edges.journald import Journal
+from cni_lease_reset.edges.lock import only_one
+from cni_lease_reset.edges.node import Node
+from cni_lease_reset.edges.systemd import Answer, TransientUnit
 
 K3S = "run/k3s/containerd/containerd.sock"
 
@@ -479,7 +482,7 @@ def test_a_reset_is_put_back_whole(tree: Tree, reset: str, capsys: pytest.Captur
 
 def test_a_lease_that_exists_now_is_never_overwritten(tree: Tree, reset: str, journal: Kept) -> None:
     mine = tree.lease("10.52.0.3", "mine")
-    said = restoration.restore(tree.node, Systemd(), journal, reset)
+    said = restore.restore(tree.node, Systemd(), journal, reset)
     assert mine.read_text() == "mine"
     assert tree.set_aside() == {"10.52.0.3"}
     assert "k8s-pod-network: 4 put back, 1 left" in said
@@ -490,7 +493,7 @@ def test_a_lease_that_exists_now_is_never_overwritten(tree: Tree, reset: str, jo
 def test_a_network_that_is_gone_is_made_again(tree: Tree, reset: str, journal: Kept) -> None:
     (tree.data / "cbr0/lock").unlink()
     (tree.data / "cbr0").rmdir()
-    restoration.restore(tree.node, Systemd(), journal, reset)
+    restore.restore(tree.node, Systemd(), journal, reset)
     assert tree.leases("cbr0") == {"fd00::2"}
 
 
@@ -502,7 +505,7 @@ def test_a_restore_is_refused_while_pods_may_live(tree: Tree, reset: str, journa
     if why == "lock":
         held_lock(tree)
     with pytest.raises((RefusedError, BusyError), match="nothing was put back") as error:
-        restoration.restore(tree.node, systemd, journal, reset)
+        restore.restore(tree.node, systemd, journal, reset)
     assert error.value.status == os.EX_TEMPFAIL
     assert len(tree.set_aside()) == 6
 
@@ -511,7 +514,7 @@ def test_a_refused_restore_leaves_no_trace(tree: Tree, reset: str, journal: Kept
     (tree.data / "cbr0/lock").unlink()
     (tree.data / "cbr0").rmdir()
     with pytest.raises(RefusedError):
-        restoration.restore(tree.node, Systemd({"k3s.service": "active"}), journal, reset)
+        restore.restore(tree.node, Systemd({"k3s.service": "active"}), journal, reset)
     assert not (tree.data / "cbr0").exists()
 
 
@@ -523,7 +526,7 @@ def test_a_runtime_that_comes_up_meanwhile_is_seen_under_the_lock(tree: Tree, re
             return answer
 
     with pytest.raises(RefusedError, match="nothing was put back"):
-        restoration.restore(tree.node, ComesUp(), journal, reset)
+        restore.restore(tree.node, ComesUp(), journal, reset)
     assert len(tree.set_aside()) == 6
 
 
@@ -531,23 +534,23 @@ def test_a_runtime_that_comes_up_meanwhile_is_seen_under_the_lock(tree: Tree, re
 def test_a_wrong_name_is_told_with_the_nearest(tree: Tree, reset: str, journal: Kept, name: str) -> None:
     near = f", did you mean '{reset}'?" if name.startswith("1-") else ""
     with pytest.raises(UsageError) as error:
-        restoration.restore(tree.node, Systemd(), journal, name)
+        restore.restore(tree.node, Systemd(), journal, name)
     assert str(error.value).endswith(near)
     assert "\n" not in str(error.value)
 
 
 def test_the_number_of_a_reset_tells_which_is_meant(tree: Tree, reset: str, journal: Kept) -> None:
     with pytest.raises(UsageError, match=f"there is no reset '1', did you mean '{reset}'?"):
-        restoration.restore(tree.node, Systemd(), journal, "1")
+        restore.restore(tree.node, Systemd(), journal, "1")
     with pytest.raises(UsageError, match="there is no reset '7'; cni-lease-reset status lists them"):
-        restoration.restore(tree.node, Systemd(), journal, "7")
+        restore.restore(tree.node, Systemd(), journal, "7")
 
 
 @pytest.mark.parametrize("place", [".", "k8s-pod-network"])
 def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journal: Kept, place: str) -> None:
     note = tree.state / "set-aside" / reset / place / "note"
     note.write_text("keep this")
-    assert "k8s-pod-network: 5 put back, 0 left" in restoration.restore(tree.node, Systemd(), journal, reset)
+    assert "k8s-pod-network: 5 put back, 0 left" in restore.restore(tree.node, Systemd(), journal, reset)
     assert len(tree.leases()) == 5
     assert note.read_text() == "keep this"
     assert (tree.state / "set-aside" / reset / "reason").exists(), "the reset is there, and so is why"
@@ -562,7 +565,7 @@ def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journ
 
 def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
     with pytest.raises(UsageError, match="there is no reset 'x'"):
-        restoration.restore(tree.node, Systemd(), journal, "x")
+        restore.restore(tree.node, Systemd(), journal, "x")
 
 
 # --- what seldom happens
@@ -618,7 +621,7 @@ def test_waiting_for_containerd_goes_on_until_it_is_gone(
     tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [f"/{K3S}", f"/{K3S}", None]
-    monkeypatch.setattr(sandboxes, "answering", lambda _node, _seen: answers.pop(0) if answers else None)
+    monkeypatch.setattr(living, "answering", lambda _node, _seen: answers.pop(0) if answers else None)
     recovery.work(tree.node, Systemd(down=False), journal, lambda _line: None)
     assert answers == []
     assert len(tree.leases()) == 8

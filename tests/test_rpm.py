@@ -109,6 +109,12 @@ drwxr-xr-x root:root /etc/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands/__pycache__
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core/__pycache__
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges
+drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
@@ -134,9 +140,9 @@ drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
 -rw-r--r-- root:root /usr/share/zsh/site-functions/_cni-lease-reset
 """
     home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
-    modules = [path.stem for path in (TOP / "cni_lease_reset").glob("*.py")]
-    python = [f"{home}/{module}.py" for module in modules]
-    python += [f"{home}/__pycache__/{module}.cpython-311.pyc" for module in modules]
+    modules = [path.relative_to(TOP / "cni_lease_reset") for path in (TOP / "cni_lease_reset").rglob("*.py")]
+    python = [f"{home}/{module}" for module in modules]
+    python += [f"{home}/{module.parent / '__pycache__' / module.stem}.cpython-311.pyc" for module in modules]
     # Debian's rpm puts the version into the names of the folders of documents.
     lines = listed.replace(f"cni-lease-reset-{__version__}", "cni-lease-reset").splitlines()
     assert sorted(lines) == sorted(expected.splitlines() + python)
@@ -228,7 +234,7 @@ def test_the_byte_code_is_of_these_very_sources(machine: Tree) -> None:
         '    print("same", source.name)\n'
     )
     same = answer(machine, f"python3 -c '{code}'").splitlines()
-    assert len(same) == len(list((TOP / "cni_lease_reset").glob("*.py")))
+    assert len(same) == len(list((TOP / "cni_lease_reset").rglob("*.py")))
 
 
 def test_the_environment_decides_nothing(machine: Tree) -> None:
@@ -332,7 +338,7 @@ def test_without_pystemd_systemctl_tells_whether_a_unit_is_at_work(machine: Tree
     (machine.root / "run/dbus").mkdir()
     bus = f"unix:path={machine.root}/run/dbus/system_bus_socket"
     code = (
-        "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.systemd import Systemd; "
+        "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
         "print(Systemd().at_work('x.service'))"
     )
     with (

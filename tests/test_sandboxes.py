@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import SANDBOX, Tree
 
-from cni_lease_reset import sandboxes
+from cni_lease_reset.edges import living
 
 K3S = "/run/k3s/containerd/containerd.sock"
 
@@ -22,15 +22,15 @@ def process(tree: Tree, pid: int, *command: str) -> None:
 def test_a_shim_of_any_runtime_and_namespace_counts(tree: Tree, program: str, namespace: str) -> None:
     address = "unix:///run/other/containerd.sock"
     process(tree, 7, f"/usr/bin/{program}", "-namespace", namespace, "-id", SANDBOX, "-address", address)
-    seen = sandboxes.look(tree.node)
-    assert seen == sandboxes.Sandboxes(frozenset({SANDBOX}), (K3S, "/run/other/containerd.sock"))
+    seen = living.look(tree.node)
+    assert seen == living.Sandboxes(frozenset({SANDBOX}), (K3S, "/run/other/containerd.sock"))
 
 
 @pytest.mark.parametrize("state", ["run/k3s/containerd", "run/containerd", "run/other"])
 def test_a_task_directory_counts_without_a_shim(tree: Tree, state: str) -> None:
     process(tree, 7, "containerd-shim", "-namespace", "x", "-id", "y", "-address", "/run/other/containerd.sock")
     (tree.root / state / "io.containerd.runtime.v2.task/k8s.io" / SANDBOX).mkdir(parents=True)
-    assert sandboxes.look(tree.node).alive == {"y", SANDBOX}
+    assert living.look(tree.node).alive == {"y", SANDBOX}
 
 
 @pytest.mark.parametrize(
@@ -44,39 +44,39 @@ def test_a_task_directory_counts_without_a_shim(tree: Tree, state: str) -> None:
 )
 def test_what_makes_the_answer_doubtful(tree: Tree, command: tuple[str, ...], doubt: str | None) -> None:
     process(tree, 7, *command)
-    seen = sandboxes.look(tree.node).doubt
+    seen = living.look(tree.node).doubt
     assert seen == doubt if doubt is None else doubt in str(seen)
 
 
 def test_hidden_processes_are_doubt(tree: Tree) -> None:
     (tree.root / "proc").rename(tree.root / "hidden")
-    assert "cannot be listed" in str(sandboxes.look(tree.node).doubt)
+    assert "cannot be listed" in str(living.look(tree.node).doubt)
 
 
 def test_a_containerd_answers_from_listen_to_close(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree.root)  # a socket's path may not exceed 107 bytes
     path = Path(tree.root, K3S[1:])
     path.parent.mkdir(parents=True)
-    seen = sandboxes.look(tree.node)
-    assert sandboxes.answering(tree.node, seen) is None
+    seen = living.look(tree.node)
+    assert living.answering(tree.node, seen) is None
     with socket.socket(socket.AF_UNIX) as containerd:
         containerd.bind(K3S[1:])
-        assert sandboxes.answering(tree.node, seen) is None
+        assert living.answering(tree.node, seen) is None
         containerd.listen(0)
-        assert [sandboxes.answering(tree.node, seen) for _ in range(3)] == [K3S] * 3
+        assert [living.answering(tree.node, seen) for _ in range(3)] == [K3S] * 3
     assert path.exists()
-    assert sandboxes.answering(tree.node, seen) is None
+    assert living.answering(tree.node, seen) is None
 
 
 def test_an_address_that_cannot_be_asked_counts_as_answering(tree: Tree) -> None:
-    seen = sandboxes.Sandboxes(frozenset(), ("/" + 200 * "x",))
-    assert sandboxes.answering(tree.node, seen) is not None
+    seen = living.Sandboxes(frozenset(), ("/" + 200 * "x",))
+    assert living.answering(tree.node, seen) is not None
 
 
 def test_network_namespaces_of_pods_are_seen(tree: Tree) -> None:
-    assert not sandboxes.has_network_namespaces(tree.node)
+    assert not living.has_network_namespaces(tree.node)
     (tree.root / "run/netns").mkdir(parents=True)
     (tree.root / "run/netns/mine").touch()
-    assert not sandboxes.has_network_namespaces(tree.node)
+    assert not living.has_network_namespaces(tree.node)
     (tree.root / "run/netns/cni-1234").touch()
-    assert sandboxes.has_network_namespaces(tree.node)
+    assert living.has_network_namespaces(tree.node)

@@ -16,7 +16,7 @@ import pytest
 from conftest import Kept, Systemd
 
 from cni_lease_reset import service
-from cni_lease_reset.node import Node
+from cni_lease_reset.edges.node import Node
 
 SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
 

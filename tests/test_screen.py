@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from cni_lease_reset import screen
-from cni_lease_reset.screen import Colour, Screen
+from cni_lease_reset.commands import screen
+from cni_lease_reset.commands.screen import Colour, Screen
 
 
 class Terminal(io.TextIOWrapper):

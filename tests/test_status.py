@@ -7,8 +7,12 @@ from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
 from test_history import GOLDEN, command
 from test_pools import FLANNEL, conflist, flannel
 
-from cni_lease_reset import attention, display, reports, runtime, service
-from cni_lease_reset.model import (
+from cni_lease_reset import service
+from cni_lease_reset.commands import attention, display, status
+from cni_lease_reset.commands.pools import Pool
+from cni_lease_reset.commands.screen import Screen
+from cni_lease_reset.commands.status import Report
+from cni_lease_reset.core.model import (
     UNIT,
     About,
     BootId,
@@ -23,23 +27,21 @@ from cni_lease_reset.model import (
     State,
     Verdict,
 )
-from cni_lease_reset.pools import Pool
-from cni_lease_reset.reports import Report
-from cni_lease_reset.screen import Screen
-from cni_lease_reset.systemd import Answer, NoSystemd
+from cni_lease_reset.edges import record
+from cni_lease_reset.edges.systemd import Answer, NoSystemd
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"subnet": "fd00:52::/64"}]]}
 
 
 def gathered(tree: Tree) -> Report:
-    return reports.gather(tree.node, NoSystemd())
+    return status.gather(tree.node, NoSystemd())
 
 
 def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:
     """A boot that came to this, on a node that runs."""
     tree.mark("running", THIS)
     judgement = Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER)
-    runtime.finish(tree.node, Outcome(THIS, judgement, result, why))
+    record.finish(tree.node, Outcome(THIS, judgement, result, why))
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def troubled(tree: Tree) -> Tree:
     judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
     networks = (NetworkOutcome("k8s-pod-network", 220, 0, 3),)
     why = "pod sandbox abababababab alive"
-    runtime.finish(tree.node, Outcome(THIS, judgement, Result.REFUSED, why, networks=networks, usec=9120))
+    record.finish(tree.node, Outcome(THIS, judgement, Result.REFUSED, why, networks=networks, usec=9120))
     tree.mark("running", OTHER)
     tree.shim()
     for number in range(2, 242):
@@ -186,7 +188,7 @@ def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
     judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
-    runtime.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
+    record.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
     tree.mark("running", THIS)
     assert gathered(tree).pending is None
 
@@ -227,10 +229,10 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
 
 def test_a_clean_mark_that_could_not_be_used_up_stays_in_sight(tree: Tree) -> None:
     done(tree)
-    outcome = runtime.read(tree.node)
+    outcome = record.read(tree.node)
     assert isinstance(outcome, Outcome)
     stuck = Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck")
-    runtime.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), stuck)))
+    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), stuck)))
     assert gathered(tree).attention == (stuck.text,)
 
 
@@ -268,7 +270,7 @@ def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"
-    assert reports.gather(tree.node, Ordered()).attention == (said,)
+    assert status.gather(tree.node, Ordered()).attention == (said,)
 
 
 def test_a_marker_that_a_boot_loses_needs_attention(tree: Tree) -> None:

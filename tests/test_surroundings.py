@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Tree
 
-from cni_lease_reset import mounts, rivals
-from cni_lease_reset.node import STATE_DIRECTORY
+from cni_lease_reset.commands import mounts, rivals
+from cni_lease_reset.edges.node import STATE_DIRECTORY
 
 NETWORK = "/var/lib/cni/networks/k8s-pod-network"
 ROOT = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"

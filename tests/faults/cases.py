@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 from conftest import THIS, Kept, Systemd, Tree
 
-from cni_lease_reset import durable, marker, service
-from cni_lease_reset.leases import is_address
-from cni_lease_reset.model import BootId, DamagedMarker, Marker, NoMarker, Outcome, Reading, State
+from cni_lease_reset import service
+from cni_lease_reset.core.model import BootId, DamagedMarker, Marker, NoMarker, Outcome, Reading, State
+from cni_lease_reset.edges import durable, marker
+from cni_lease_reset.edges.leases import is_address
 
 from .conftest import LONG
 from .tracing import Run

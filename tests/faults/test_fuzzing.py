@@ -15,9 +15,10 @@ from conftest import Tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cni_lease_reset import config, history, leases, marker, mounts, pools, rivals, runtime
-from cni_lease_reset.errors import ConfigError
-from cni_lease_reset.model import Config, DamagedMarker, Marker, State
+from cni_lease_reset.commands import history, mounts, pools, rivals
+from cni_lease_reset.core.errors import ConfigError
+from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
+from cni_lease_reset.edges import config, leases, marker, record
 
 from . import report
 from .conftest import LONG, Figures
@@ -94,7 +95,7 @@ PARSERS: Final = (
     Parser("cni", _cni, 1 << 20),
     Parser("flannel", _flannel, 1 << 20),
     Parser("tmpfiles", _tmpfiles, 1 << 20),
-    Parser("record", lambda _tree, content: runtime.parse(content), 1 << 20),
+    Parser("record", lambda _tree, content: record.parse(content), 1 << 20),
     Parser("mountinfo", lambda _tree, content: mounts.parse(content.decode(errors="replace")), 1 << 20),
     Parser("journal", lambda _tree, content: history.parse(content), 1 << 20),
 )

@@ -11,7 +11,7 @@ import pytest
 from conftest import Kept, Systemd, Tree
 
 from cni_lease_reset import service
-from cni_lease_reset.model import BootId
+from cni_lease_reset.core.model import BootId
 
 from . import report
 from .conftest import LONG, Figures

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import pytest
 from conftest import Tree
 
-from cni_lease_reset.model import Marker, State
+from cni_lease_reset.core.model import Marker, State
 
 from . import report
 from .cases import TRIED, Before, Case, nothing_is_lost, reading, the_marker_is_believable, the_next_boot_mends_it

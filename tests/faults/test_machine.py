@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from cni_lease_reset import recovery, restoration, service
-from cni_lease_reset.errors import BusyError, CniLeaseResetError, RefusedError
-from cni_lease_reset.exclusive import only_one
-from cni_lease_reset.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
+from cni_lease_reset import service
+from cni_lease_reset.commands import recover, restore
+from cni_lease_reset.core.errors import BusyError, CniLeaseResetError, RefusedError
+from cni_lease_reset.core.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
+from cni_lease_reset.edges.lock import only_one
 
 from . import report
 from .cases import aside, reading
@@ -311,7 +312,7 @@ class NodeLife(RuleBasedStateMachine):
     def it_is_recovered(self) -> None:
         marker = reading(self.tree)
         self.up = False  # recover stops the runtime; its pods live on
-        recovery.work(self.tree.node, self._systemd(), Kept(), lambda _line: None)
+        recover.work(self.tree.node, self._systemd(), Kept(), lambda _line: None)
         owned = {inode for _, _, inode in self.pods.values()}
         left = {inode for inode, each in self._live().items() if each[0] in NETWORKS[:2]}
         assert left <= owned, "what nobody alive owns is set aside"
@@ -325,7 +326,7 @@ class NodeLife(RuleBasedStateMachine):
         if not resets:
             return
         try:
-            restoration.restore(self.tree.node, self._systemd(), Kept(), data.draw(st.sampled_from(sorted(resets))))
+            restore.restore(self.tree.node, self._systemd(), Kept(), data.draw(st.sampled_from(sorted(resets))))
         except RefusedError:
             assert self.up or self.pods
         except CniLeaseResetError as error:

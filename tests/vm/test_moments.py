@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from node import CONFIG, RKE2, UNIT, Node
 
-from cni_lease_reset import marker
-from cni_lease_reset.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
+from cni_lease_reset.core.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
+from cni_lease_reset.edges import marker
 
 CUTS = 20
 OPTIONS = ("lab.cni_disk=rw", "lab.pods=3")

@@ -3,6 +3,9 @@
 import os
 from typing import Final, NamedTuple
 
+from ..core.model import BootId
+from . import durable
+
 STATE_DIRECTORY: Final = "/var/lib/cni/cni-lease-reset"
 RUNTIME_DIRECTORY: Final = "/run/cni-lease-reset"
 CONFIG_FILE: Final = "/etc/cni-lease-reset/config.yaml"
@@ -21,6 +24,12 @@ class Node(NamedTuple):
     def is_this_machine(self) -> bool:
         """Whether this is the running system, the one with D-Bus, a journal and living pods."""
         return self.root == "/"
+
+    def boot_id(self) -> BootId:
+        """Read the id of the running kernel's boot. Raises ``OSError`` where /proc does not tell."""
+        path = self.path("/proc/sys/kernel/random/boot_id")
+        with durable.named(path), open(path, encoding="utf-8") as file:
+            return BootId(file.read().strip())
 
     @property
     def trusted_users(self) -> frozenset[int]:

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from . import bootfacts, config, durable, events, leases, sandboxes, setaside
-from .errors import CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from .exclusive import only_one
-from .journald import Journal
-from .model import Config, Lease, Reset, Selection, Step
-from .node import Node
+from ..core import events
+from ..core.errors import CniLeaseResetError, InputOutputError, RefusedError, describe, printable
+from ..core.model import Config, Lease, Reset, Selection, Step
+from ..edges import config, durable, leases, living, setaside
+from ..edges.journald import Journal
+from ..edges.lock import only_one
+from ..edges.node import Node
+from ..edges.systemd import DOWN, Manager
 from .screen import local
-from .systemd import DOWN, Manager
 
 _PATIENCE: Final = 30.0  # seconds for containerd to let go
 _POLL: Final = 0.2
@@ -60,10 +61,10 @@ def _units_up(settings: Config, manager: Manager) -> tuple[str, ...]:
 
 def _living(node: Node, *, leases_there: bool) -> frozenset[str]:
     """Return the ids of all that lives. Raises :class:`RefusedError` where they are in doubt."""
-    seen = sandboxes.look(node)
+    seen = living.look(node)
     if seen.doubt is not None:
         raise RefusedError(f"nothing was changed: {seen.doubt}")
-    if leases_there and not seen.alive and sandboxes.has_network_namespaces(node):
+    if leases_there and not seen.alive and living.has_network_namespaces(node):
         doubt = "no pod seems to live, and yet /run/netns holds network namespaces"
         raise RefusedError(f"nothing was changed: {doubt}; reboot instead, the next boot deals with the leases")
     return seen.alive
@@ -140,9 +141,9 @@ def work(
 def _wait_for_containerd(node: Node, say: Say, patience: float) -> None:
     """Wait until no containerd answers: it may still finish a pod whose lease is there and whose shim is not."""
     deadline = time.monotonic() + patience
-    if sandboxes.answering(node, sandboxes.look(node)) is not None:
+    if living.answering(node, living.look(node)) is not None:
         say("Waiting until containerd has let go.")
-    while (address := sandboxes.answering(node, sandboxes.look(node))) is not None:
+    while (address := living.answering(node, living.look(node))) is not None:
         if time.monotonic() > deadline:
             raise RefusedError(f"nothing was changed: a containerd still answers at {printable(address, quoted=True)}")
         time.sleep(_POLL)
@@ -164,7 +165,7 @@ def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[in
         steps,
         node,
         settings,
-        bootfacts.boot_id(node),
+        node.boot_id(),
         lambda: (_objection(node, settings, manager, living), ()),
         all_or_nothing=True,
     )
@@ -180,12 +181,12 @@ def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[in
     return sum(len(every) for _, every in found), reset
 
 
-def _objection(node: Node, settings: Config, manager: Manager, living: frozenset[str]) -> str | None:
+def _objection(node: Node, settings: Config, manager: Manager, before: frozenset[str]) -> str | None:
     """Ask again under host-local's locks whether somebody started a runtime or a pod after all."""
     for unit in _units_up(settings, manager):
         return f"{unit} is up"
-    seen = sandboxes.look(node)
-    if not seen.alive <= living:
+    seen = living.look(node)
+    if not seen.alive <= before:
         return "a sandbox has started meanwhile"
-    address = sandboxes.answering(node, seen)
+    address = living.answering(node, seen)
     return None if address is None else f"a containerd answers at {printable(address, quoted=True)}"

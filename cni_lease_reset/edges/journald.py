@@ -6,22 +6,13 @@ Not ``pystemd.journal``: it loses a message in silence where no journald listens
 import os
 import socket
 import sys
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
 
-from .model import LEASE_RESET
+from ..core.model import LEASE_RESET, Entry
 from .node import Node
 
 SOCKET: Final = "/run/systemd/journal/socket"
 MOST: Final = 100  # characters of a message: `systemctl status` shows it in one line; CNI_REASON holds all of it
-
-
-class Entry(NamedTuple):
-    """A journal entry as data."""
-
-    message_id: str
-    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
-    message: str
-    fields: tuple[tuple[str, str], ...] = ()
 
 
 class Journal:

@@ -4,7 +4,7 @@ import os
 import stat
 from typing import Final
 
-from .node import Node
+from ..edges.node import Node
 
 LIMIT: Final = 1 << 20
 

@@ -7,9 +7,9 @@ import time
 from contextlib import ExitStack
 from typing import Final
 
+from ..core.errors import describe
+from ..core.model import About, BootId, Config, Remark
 from . import durable
-from .errors import describe
-from .model import About, BootId, Config, Remark
 from .node import Node, set_aside_directory
 
 _RESET: Final = r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"

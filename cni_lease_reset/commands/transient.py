@@ -8,13 +8,13 @@ import os
 import time
 from typing import Final
 
-from . import config, durable
-from .errors import InputOutputError, RefusedError
-from .journald import Journal
-from .model import LEASE_RESET, PROGRAM
-from .node import RUNTIME_DIRECTORY, Node
-from .recovery import Say, work
-from .systemd import Operator, TransientUnit
+from ..core.errors import InputOutputError, RefusedError
+from ..core.model import LEASE_RESET, PROGRAM
+from ..edges import config, durable
+from ..edges.journald import Journal
+from ..edges.node import RUNTIME_DIRECTORY, Node
+from ..edges.systemd import Operator, TransientUnit
+from .recover import Say, work
 
 UNIT: Final = f"{LEASE_RESET}-recover.service"
 _PROGRESS: Final = "recover"
@@ -63,7 +63,7 @@ def follow(path: str, operator: Operator, say: Say) -> int:
 
 
 def work_in_unit(node: Node, operator: Operator, journal: Journal, units: tuple[str, ...], say: Say) -> None:
-    """Do the work of ``recover``, in the transient unit. Raises as :func:`.recovery.work` does."""
+    """Do the work of ``recover``, in the transient unit. Raises as :func:`.recover.work` does."""
 
     def stop() -> None:
         if units:

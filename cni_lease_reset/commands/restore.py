@@ -2,13 +2,14 @@
 
 from difflib import get_close_matches
 
-from . import config, durable, events, guard, setaside, shelf
-from .errors import RefusedError, UsageError, printable
-from .exclusive import only_one
-from .journald import Journal
-from .model import Config
-from .node import Node, set_aside_directory
-from .systemd import Manager
+from ..core import events
+from ..core.errors import RefusedError, UsageError, printable
+from ..core.model import Config
+from ..edges import config, durable, guard, setaside, shelf
+from ..edges.journald import Journal
+from ..edges.lock import only_one
+from ..edges.node import Node, set_aside_directory
+from ..edges.systemd import Manager
 
 
 def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:

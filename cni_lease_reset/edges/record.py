@@ -3,8 +3,7 @@
 import json
 from typing import Final, NamedTuple
 
-from . import durable
-from .model import (
+from ..core.model import (
     About,
     BootId,
     Judgement,
@@ -14,6 +13,7 @@ from .model import (
     Result,
     Verdict,
 )
+from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
 _NAME: Final = "boot"

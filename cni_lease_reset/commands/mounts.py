@@ -4,8 +4,8 @@ import os
 import re
 from typing import Final, NamedTuple
 
+from ..edges.node import Node
 from . import foreign
-from .node import Node
 
 _MOUNTS: Final = "/proc/self/mountinfo"
 _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")

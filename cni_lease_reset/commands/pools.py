@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
+from ..core.errors import describe, printable
+from ..core.model import Config
+from ..edges.node import Node
 from . import foreign
-from .errors import describe, printable
-from .model import Config
-from .node import Node
 
 CONFIGURATIONS: Final = "/etc/cni/net.d"
 FLANNEL: Final = "/run/flannel/subnet.env"

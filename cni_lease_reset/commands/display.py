@@ -5,12 +5,12 @@ import textwrap
 from datetime import UTC, datetime
 from typing import Final
 
-from . import leases, runtime
-from .errors import printable
-from .model import BootId, Marker, NoMarker, Outcome, Reading
+from ..core.errors import printable
+from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
+from ..edges import leases, record
 from .pools import Pool
-from .reports import OnShelf, Report, Stock
 from .screen import Colour, Screen, local
+from .status import OnShelf, Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _WIDTH: Final = 80
@@ -21,11 +21,11 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 def as_json(report: Report) -> str:
     """Write the report for programs; the names are documented in the README."""
-    record = report.record
+    noted = report.record
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
-        "boot": runtime.as_json(record) if isinstance(record, Outcome) else None,
+        "boot": record.as_json(noted) if isinstance(noted, Outcome) else None,
         "marker": _marker_json(report.reading),
         "networks": [_stock_json(each) for each in report.stocks],
         "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
@@ -110,9 +110,9 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
     match report.record:
         case None:
             return (("Last boot", "not judged: boot has not run since this kernel started"),)
-        case runtime.Began(boot_id=boot_id) if boot_id == report.boot_id:
+        case record.Began(boot_id=boot_id) if boot_id == report.boot_id:
             return (("Last boot", "not judged: boot began and did not end, or is still at work"),)
-        case runtime.Unreadable(why=why):
+        case record.Unreadable(why=why):
             return (("Last boot", f"not known: /run/cni-lease-reset/boot: {why}"),)
         case Outcome() as outcome if outcome.boot_id == report.boot_id:
             return _outcome_rows(outcome)

@@ -6,8 +6,8 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .errors import ConfigError, describe, printable
-from .model import ClearWhen, Config
+from ..core.errors import ConfigError, describe, printable
+from ..core.model import ClearWhen, Config
 from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import re
 import time
 from typing import Final
 
+from ..core.errors import describe, printable
+from ..core.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
 from . import durable
-from .errors import describe, printable
-from .model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
 
 NAME: Final = "marker"
 _HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'

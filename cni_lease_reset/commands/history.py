@@ -5,10 +5,10 @@ import os
 import subprocess
 from typing import Final, NamedTuple, TypeAlias
 
-from .errors import InputOutputError, printable
-from .events import MessageId, leases
-from .model import Result, Verdict
-from .node import Node
+from ..core.errors import InputOutputError, printable
+from ..core.events import MessageId, leases
+from ..core.model import Result, Verdict
+from ..edges.node import Node
 from .screen import Colour, Screen, local
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from ..core.errors import BusyError
 from . import durable
-from .errors import BusyError
 from .node import STATE_DIRECTORY, Node
 
 _MODE: Final = 0o711  # of the state directory

@@ -3,9 +3,9 @@
 In the other order a pod started between the two questions would be missed.
 """
 
-from . import bootfacts
-from .errors import printable
-from .model import About, Config, Remark
+from ..core.errors import printable
+from ..core.model import About, Config, Remark
+from . import living
 from .node import Node
 from .systemd import DOWN, Manager
 
@@ -19,7 +19,7 @@ def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None,
             state = answer.value.get(unit, "in an unknown state")
             if state not in DOWN:
                 return f"{unit} is {state}, pods may live", remarks
-    seen = bootfacts.processes(node)
+    seen = living.processes(node)
     if seen.unproven is not None:
         return seen.unproven, remarks
     if seen.pods:

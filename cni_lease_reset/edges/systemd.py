@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
-from .errors import RefusedError
+from ..core.errors import RefusedError
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Final
 
+from ..core.errors import describe, printable
+from ..core.model import Config, Lease, Network, Selection, Step, Survey, Trouble
 from . import durable
-from .errors import describe, printable
-from .model import Config, Lease, Network, Selection, Step, Survey, Trouble
 from .node import Node
 
 _LOCK: Final = "lock"

@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from . import __version__, durable, reports
-from .errors import printable
-from .model import Outcome, Result, Verdict
-from .node import RUNTIME_DIRECTORY, Node
-from .reports import Report
-from .systemd import NoSystemd
+from .. import __version__
+from ..core.errors import printable
+from ..core.model import Outcome, Result, Verdict
+from ..edges import durable
+from ..edges.node import RUNTIME_DIRECTORY, Node
+from ..edges.systemd import NoSystemd
+from . import status
+from .status import Report
 
 _PREFIX: Final = "cni_lease_reset_"
 
@@ -37,7 +39,7 @@ def write_after_boot(node: Node, path: str) -> None:
 
     Raises ``OSError``.
     """
-    report = reports.gather(node, NoSystemd())  # D-Bus is not asked for what can wait
+    report = status.gather(node, NoSystemd())  # D-Bus is not asked for what can wait
     unowned = tuple(stock._replace(live=None, leaked=None) for stock in report.stocks)
     write(node, path, text(node, report._replace(stocks=unowned)))
 

@@ -1,7 +1,5 @@
 """What can go wrong, each with the exit status it ends in (sysexits.h)."""
 
-import os
-
 
 class CniLeaseResetError(Exception):
     """One line for the operator: what failed, where, what to do."""
@@ -18,25 +16,25 @@ class UsageError(CniLeaseResetError):
 class InputOutputError(CniLeaseResetError):
     """A file could not be read or written; worth trying again."""
 
-    status = os.EX_IOERR
+    status = 74  # EX_IOERR
 
 
 class BusyError(CniLeaseResetError):
     """Another program holds a lock that we need."""
 
-    status = os.EX_TEMPFAIL
+    status = 75  # EX_TEMPFAIL
 
 
 class RefusedError(CniLeaseResetError):
     """What a person asked for would not be safe now; nothing was changed."""
 
-    status = os.EX_TEMPFAIL
+    status = 75  # EX_TEMPFAIL
 
 
 class ConfigError(CniLeaseResetError):
     """The configuration cannot be used. Never answered with defaults."""
 
-    status = os.EX_CONFIG
+    status = 78  # EX_CONFIG
 
     def __init__(self, path: str, line: int | None, problem: str) -> None:
         """``line`` counts from 1; ``None`` where the whole file is meant."""

@@ -228,3 +228,12 @@ class Outcome(NamedTuple):
     def torn(self) -> int:
         """Leases found torn; those due were set aside with the others."""
         return sum(network.torn for network in self.networks)
+
+
+class Entry(NamedTuple):
+    """A journal entry as data."""
+
+    message_id: str
+    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
+    message: str
+    fields: tuple[tuple[str, str], ...] = ()

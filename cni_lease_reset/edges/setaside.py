@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
+from ..core.errors import BusyError, RefusedError, describe, printable
+from ..core.model import BootId, Config, Remark, Reset, Step, Trouble
 from . import durable, leases, shelf
-from .errors import BusyError, RefusedError, describe, printable
-from .model import BootId, Config, Remark, Reset, Step, Trouble
 from .node import Node, set_aside_directory
 
 # A link or a directory in place of a network or of its lock, put there since we looked: the same at every boot.

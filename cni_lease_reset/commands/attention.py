@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from . import mounts, rivals, runtime
-from .errors import printable
-from .model import (
+from ..core.errors import printable
+from ..core.model import (
     LEASE_RESET,
     UNIT,
     About,
@@ -21,10 +20,12 @@ from .model import (
     State,
     Verdict,
 )
-from .node import STATE_DIRECTORY, Node
-from .plan import is_crowded
+from ..core.plan import is_crowded
+from ..edges import record
+from ..edges.node import STATE_DIRECTORY, Node
+from ..edges.systemd import Inspector
+from . import mounts, rivals
 from .pools import Pool
-from .systemd import Inspector
 
 CROWDED = 90  # percent of a pool
 # What this boot could not do, and what somebody should do for the next one to do it.
@@ -37,18 +38,18 @@ _UNDONE = {
 
 def pending(
     boot_id: BootId | None,
-    record: Outcome | runtime.Began | runtime.Unreadable | None,
+    noted: Outcome | record.Began | record.Unreadable | None,
     reading: Reading | None,
     config: Config,
 ) -> str | None:
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
     if config.clear_when is ClearWhen.NEVER:
         return None
-    if isinstance(record, Outcome) and record.boot_id == boot_id and record.result in _UNDONE:
-        if (record.judgement.verdict, record.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
+    if isinstance(noted, Outcome) and noted.boot_id == boot_id and noted.result in _UNDONE:
+        if (noted.judgement.verdict, noted.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
             return None  # the mark is used up; whether anything was due nobody looked
-        undone = f"this boot could not do what was due ({record.result}: {printable(record.why)})"
-        return f"{undone}. {_UNDONE[record.result]}"
+        undone = f"this boot could not do what was due ({noted.result}: {printable(noted.why)})"
+        return f"{undone}. {_UNDONE[noted.result]}"
     why = _unproven(boot_id, reading)
     return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
 
@@ -65,17 +66,17 @@ def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
 
 
 def of_boot(
-    boot_id: BootId | None, record: Outcome | runtime.Began | runtime.Unreadable | None, due: str | None
+    boot_id: BootId | None, noted: Outcome | record.Began | record.Unreadable | None, due: str | None
 ) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
-    if not isinstance(record, Outcome) or record.boot_id != boot_id:
+    if not isinstance(noted, Outcome) or noted.boot_id != boot_id:
         yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:
-        yield from (remark.text for remark in record.remarks if remark.about is About.MARKER_STUCK)
+        yield from (remark.text for remark in noted.remarks if remark.about is About.MARKER_STUCK)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
-    elif isinstance(record, Outcome) and record.boot_id == boot_id and record.result is Result.MISCONFIGURED:
-        yield f"The configuration cannot be used: {printable(record.why)}. {_UNDONE[Result.MISCONFIGURED]}"
+    elif isinstance(noted, Outcome) and noted.boot_id == boot_id and noted.result is Result.MISCONFIGURED:
+        yield f"The configuration cannot be used: {printable(noted.why)}. {_UNDONE[Result.MISCONFIGURED]}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:

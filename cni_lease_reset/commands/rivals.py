@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from ..core.errors import printable
+from ..edges.node import STATE_DIRECTORY, Node
 from . import foreign
-from .errors import printable
-from .node import STATE_DIRECTORY, Node
 
 HARVESTER: Final = ("/system/oem/99_cni_reset.yaml", "/oem/99_cni_reset.yaml")  # of the image, and of an administrator
 # In the order of tmpfiles.d(5): a file in an earlier directory replaces those of its name in later ones.

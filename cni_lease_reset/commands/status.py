@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from . import attention, bootfacts, config, durable, leases, marker, pools, runtime, sandboxes, shelf
-from .errors import ConfigError, describe, printable
-from .model import BootId, Config, Network, NoMarker, Outcome, Reading, Survey
-from .node import STATE_DIRECTORY, Node, set_aside_directory
+from ..core.errors import ConfigError, describe, printable
+from ..core.model import BootId, Config, Network, NoMarker, Outcome, Reading, Survey
+from ..edges import config, durable, leases, living, marker, record, shelf
+from ..edges.node import STATE_DIRECTORY, Node, set_aside_directory
+from ..edges.systemd import Inspector
+from . import attention, pools
 from .pools import Pool
-from .systemd import Inspector
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -36,7 +37,7 @@ class Report(NamedTuple):
     """All that ``status`` shows; ``unread`` says what could not be looked at."""
 
     boot_id: BootId | None
-    record: Outcome | runtime.Began | runtime.Unreadable | None
+    record: Outcome | record.Began | record.Unreadable | None
     reading: Reading | None  # None where its directory cannot be read
     stocks: tuple[Stock, ...]
     unlisted: tuple[Network, ...]
@@ -51,21 +52,21 @@ def gather(node: Node, systemd: Inspector) -> Report:
     unread: list[str] = []
     settings = _settings(node, unread)
     reading = _marker(node, unread)
-    boot_id = _try(lambda: bootfacts.boot_id(node), None, unread)
+    boot_id = _try(lambda: node.boot_id(), None, unread)
     survey = _try(lambda: leases.survey(node, settings), Survey(), unread)
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
     stocks = _try(lambda: _stocks(node, settings, survey, unread), None, unread) or ()
     resets = _try(lambda: _resets(node, settings), None, unread) or ()
-    record = runtime.read(node)
-    pending = attention.pending(boot_id, record, reading, settings)
+    noted = record.read(node)
+    pending = attention.pending(boot_id, noted, reading, settings)
     wrong = (
-        *attention.of_boot(boot_id, record, pending),
+        *attention.of_boot(boot_id, noted, pending),
         *(line for each in stocks for line in attention.of_pools(each.network, each.leaked, each.pools, settings)),
         *attention.of_unlisted(survey.unlisted, settings),
         *attention.of_surroundings(node, settings, systemd),
     )
     not_read = tuple(dict.fromkeys(unread))
-    return Report(boot_id, record, reading, stocks, survey.unlisted, resets, pending, wrong, not_read)
+    return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, wrong, not_read)
 
 
 def _try(look: Callable[[], T], otherwise: U, unread: list[str]) -> T | U:
@@ -98,7 +99,7 @@ def _marker(node: Node, unread: list[str]) -> Reading | None:
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
     if not survey.networks:
         return ()
-    seen = _try(lambda: sandboxes.look(node), None, unread)
+    seen = _try(lambda: living.look(node), None, unread)
     if seen is not None and seen.doubt is not None:
         unread.append(f"whose the leases are: {seen.doubt}")
     sizes = pools.read(node, settings)
@@ -107,7 +108,7 @@ def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> 
         return tuple(_stock(data, each, seen, sizes) for each in survey.networks)
 
 
-def _stock(data: int, network: Network, seen: sandboxes.Sandboxes | None, sizes: pools.Pools) -> Stock:
+def _stock(data: int, network: Network, seen: living.Sandboxes | None, sizes: pools.Pools) -> Stock:
     found = [lease for lease, _ in leases.inventory(data, network.name)]
     room = sizes.of(network.name, [lease.address for lease in found])
     if seen is None or seen.doubt is not None:

@@ -4,8 +4,7 @@ from enum import StrEnum
 from typing import Final
 
 from .errors import printable
-from .journald import Entry
-from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
+from .model import UNIT, About, Entry, Outcome, Remark, Reset, Result, Verdict
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
 

@@ -1,0 +1,1 @@
+"""Serves people: what somebody runs by hand. No boot imports anything from here."""
