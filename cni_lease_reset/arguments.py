@@ -34,7 +34,14 @@ def parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument("--metrics", action="store_true", help="write metrics_file, or print where none is set")
+    form.add_argument(
+        "--metrics",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        type=_metrics_file,
+        help="for Prometheus: print them, or replace a file of node_exporter's",
+    )
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verbs.add_parser(
         "recover", help="set aside the leases whose container does not live, on a running node", allow_abbrev=False
@@ -49,6 +56,13 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--json", action="store_true", help="for programs")
     verbs.add_parser("config", help="print the effective configuration", allow_abbrev=False)
     return top
+
+
+def _metrics_file(text: str) -> str:
+    if not text.startswith("/") or not text.endswith(".prom"):
+        problem = "must be an absolute path that ends in '.prom', for node_exporter reads no other files"
+        raise argparse.ArgumentTypeError(f"'{printable(text[:60])}' {problem}")
+    return text
 
 
 def _count(text: str) -> int:

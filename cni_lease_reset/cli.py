@@ -16,15 +16,13 @@ from .core.errors import (
     describe,
     printable,
 )
-from .core.model import Result
+from .core.model import Entry, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Manager, NoSystemd, Systemd
 
 if TYPE_CHECKING:
     import argparse
-
-    from .commands.status import Report
 
 _ATTENTION: Final = 3  # of status --check
 _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
@@ -76,11 +74,8 @@ def _run(options: "argparse.Namespace") -> int:
         raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
     manager: Manager = Systemd() if node.is_this_machine else NoSystemd()
     match options.verb:
-        case "boot" if options.dry_run:
-            _answer(service.rehearse(node, manager))
-            return os.EX_OK
         case "boot":
-            return _boot(node, manager)
+            return _boot(node._replace(rehearsal=options.dry_run), manager)
         case "shutdown":
             return _shutdown(node, manager, force=options.force)
         case "recover" if options.worker is not None:
@@ -106,7 +101,7 @@ def _is_directory(path: str) -> bool:
 
 
 def _boot(node: Node, manager: Manager) -> int:
-    journal = Journal(node)
+    journal = _Rehearsal(node) if node.rehearsal else Journal(node)
     try:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
     except BusyError as error:
@@ -118,6 +113,18 @@ def _boot(node: Node, manager: Manager) -> int:
     except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
         journal.send(events.unexpected(_where(error)))
         return 1
+
+
+class _Rehearsal(Journal):
+    """Says what boot would say, as the answer to ``boot --dry-run``."""
+
+    def send(self, entry: Entry) -> None:
+        import textwrap
+
+        reason = dict(entry.fields)["CNI_REASON"]
+        for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
+            lines = textwrap.wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+            _answer("".join(f"{line}\n" for line in lines))
 
 
 def _where(error: BaseException) -> str:
@@ -195,27 +202,18 @@ def _answer(text: str) -> None:
 
 
 def _status(node: Node, options: "argparse.Namespace") -> int:
-    from .commands import display, screen, status
+    from .commands import display, metrics, screen, status
 
     report = status.gather(node, Systemd() if node.is_this_machine else NoSystemd())
     if options.metrics:
-        _metrics(node, report)
+        metrics.write(node, options.metrics, metrics.text(node, report))
+    elif options.metrics is not None:
+        _answer(metrics.text(node, report))
     elif options.json:
         _answer(display.as_json(report))
     else:
         _answer(display.as_text(report, screen.of(sys.stdout)))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
-
-
-def _metrics(node: Node, report: "Report") -> None:
-    from .commands import metrics
-    from .edges import config
-
-    path = config.read(node).config.metrics_file
-    if path is None:
-        _answer(metrics.text(node, report))
-    else:
-        metrics.write(node, path, metrics.text(node, report))
 
 
 def _history(node: Node, most: int | None, *, as_json: bool) -> int:

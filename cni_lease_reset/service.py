@@ -23,14 +23,13 @@ from .core.model import (
     Remark,
     Reset,
     Result,
-    Selection,
     State,
     Verdict,
 )
 from .core.outcome import conclude
-from .core.plan import all_are_due, draw_up
+from .core.plan import draw_up
 from .core.verdict import judge
-from .edges import config, durable, guard, leases, marker, record, setaside, shelf
+from .edges import config, guard, leases, marker, record, setaside, shelf
 from .edges.journald import Journal
 from .edges.lock import only_one
 from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
@@ -40,20 +39,20 @@ from .edges.systemd import Manager
 def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
     """Judge how the last boot ended, set aside what it leaked, mark this boot as running, and say so.
 
+    With a node of which nothing may be changed it counts and says the same.
     Raises :class:`BusyError` if another of our programs is at work, and ``OSError`` where nothing could be judged.
     """
     began = time.monotonic_ns()
-    with _the_moment(node), only_one(node, create=True) as state:
-        boot_id, judgement, remarks = _judge(node, state)  # a clean mark is used up here, before anything can fail
+    with _the_moment(node), only_one(node, create=True):
+        boot_id, judgement, remarks = _judge(node)  # a clean mark is used up here, before anything can fail
         settings = _settings(node)
         outcome = _clear(node, boot_id, judgement, settings, manager)
-        outcome = _record(state, outcome)  # after the leases: a crash in between repeats a harmless reset
+        outcome = _record(node, outcome)  # after the leases: a crash in between repeats a harmless reset
         outcome = outcome._replace(remarks=remarks + outcome.remarks, usec=(time.monotonic_ns() - began) // 1000)
         outcome = _remember(node, outcome)
         for entry in events.of_boot(outcome):  # telling is the least important act
             journal.send(entry)
         if isinstance(settings, Config):
-            _measure(node, settings, journal)
             _prune(node, settings, journal)
     return outcome
 
@@ -72,17 +71,17 @@ def _the_moment(node: Node) -> Iterator[None]:
         raise
 
 
-def _judge(node: Node, state: int) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
-    reading = marker.read(state)
+def _judge(node: Node) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
+    reading = marker.read(node)
     try:
         boot_id = node.boot_id()
     except OSError as error:
-        stuck = marker.take(state, reading, None)
+        stuck = marker.take(node, reading, None)
         if stuck is None:
             raise
         both = f"{error.strerror}; and the clean mark cannot be used up: {stuck}"
         raise OSError(error.errno, both, error.filename) from error
-    stuck = marker.take(state, reading, boot_id)
+    stuck = marker.take(node, reading, boot_id)
     remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
     noted = record.read(node)
     if isinstance(noted, record.Unreadable):
@@ -107,8 +106,7 @@ def _clear(
             record.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        # Where every lease is due anyway, contents decide nothing.
-        found = leases.survey(node, settings, sizes_only=all_are_due(judgement.verdict, settings))
+        found = leases.survey(node, settings)
         steps = draw_up(judgement.verdict, found.networks, settings)
         reset = Reset()
         if steps:
@@ -118,13 +116,13 @@ def _clear(
     return conclude(boot_id, judgement, settings, found, steps, reset)
 
 
-def _record(state: int, outcome: Outcome) -> Outcome:
+def _record(node: Node, outcome: Outcome) -> Outcome:
     """Mark this boot as running, if all that was due is done; else the next boot must judge the same and try again."""
     done = outcome.result in (Result.CLEARED, Result.NOTHING_DUE)
     if not done or outcome.boot_id is None or outcome.judgement.verdict is Verdict.SAME_BOOT:
         return outcome
     try:
-        marker.record(state, State.RUNNING, outcome.boot_id)
+        marker.record(node, State.RUNNING, outcome.boot_id)
     except OSError as error:
         return outcome._replace(result=Result.FAILED, why=f"the marker cannot be written: {describe(error)}")
     return outcome
@@ -142,19 +140,6 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _measure(node: Node, settings: Config, journal: Journal) -> None:
-    if settings.metrics_file is None:
-        return
-    from .commands import metrics
-
-    try:
-        metrics.write_after_boot(node, settings.metrics_file)
-    except OSError as error:
-        _ignore(f"Metrics cannot be written: {describe(error)}", journal)
-    except Exception as error:  # noqa: BLE001  a fault in telling must not make a boot, and the next one, unclean
-        _ignore(f"Metrics cannot be written, please report: {type(error).__name__}: {error}", journal)
-
-
 def _ignore(what: str, journal: Journal) -> None:
     journal.send(events.of_remark(Remark(About.IGNORED, f"{what}, ignoring")))
 
@@ -166,36 +151,6 @@ def _prune(node: Node, settings: Config, journal: Journal) -> None:
         _ignore(f"Old resets cannot be removed: {describe(error)}", journal)
 
 
-def rehearse(node: Node, manager: Manager) -> str:
-    """Say what ``boot`` would do now; changes nothing at all. Raises as ``boot`` does, and ``ConfigError``."""
-    boot_id = node.boot_id()
-    try:
-        with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as state:
-            reading = marker.read(state)
-    except FileNotFoundError:
-        reading = NoMarker()
-    judgement = judge(reading, boot_id, ran_before=record.ran(record.read(node), boot_id))
-    settings = config.read(node).config
-    found = leases.survey(node, settings)
-    steps = draw_up(judgement.verdict, found.networks, settings)
-    lines = [f"Verdict: {judgement.verdict} ({judgement.why})."]
-    counts = {each.name: (each.leases, each.torn) for each in found.networks}
-    for step in steps:
-        number = counts[step.network][step.selection is Selection.TORN]
-        lines.append(f"Would set aside: {events.leases(number)} of {printable(step.network)} ({step.why}).")
-    lines += [f"Skipped: {printable(each.network)}: {each.why}." for each in found.troubles]
-    if found.unlisted:
-        lines.append(f"Not configured: {', '.join(leases.quoted(each) for each in found.unlisted)}.")
-    objection = guard.objection(node, settings, manager)[0] if steps else None
-    if objection is not None:
-        lines.append(f"Would be refused: {objection}.")
-    if not steps:
-        lines.append("Nothing to set aside.")
-    if judgement.verdict is Verdict.SAME_BOOT:
-        lines.append("That says nothing of the next boot: cni-lease-reset status tells whether a reset is pending.")
-    return "".join(f"{line}\n" for line in lines)
-
-
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:
     """Mark this boot as clean if the system goes down, else change nothing; say which, and return it.
 
@@ -203,10 +158,10 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     """
     boot_id = node.boot_id()
     try:
-        with only_one(node) as state:
-            why_not = _not_clean(node, marker.read(state), boot_id, manager, journal, force=force)
+        with only_one(node):
+            why_not = _not_clean(node, marker.read(node), boot_id, manager, journal, force=force)
             if why_not is None:
-                marker.record(state, State.CLEAN, boot_id)
+                marker.record(node, State.CLEAN, boot_id)
     except FileNotFoundError:
         why_not = "there is no marker, boot never ran here"
     journal.send(events.of_shutdown(marked=why_not is None, why=why_not or "the next boot keeps the leases"))

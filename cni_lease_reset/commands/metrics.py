@@ -1,4 +1,4 @@
-"""Metrics for node_exporter's textfile collector, written by ``boot`` and ``status --metrics``.
+"""Metrics for node_exporter's textfile collector, written by ``status --metrics``.
 
 Source: Prometheus' text exposition format, and ``promtool check metrics``.
 """
@@ -12,8 +12,6 @@ from ..core.errors import printable
 from ..core.model import Outcome, Result, Verdict
 from ..edges import durable
 from ..edges.node import RUNTIME_DIRECTORY, Node
-from ..edges.systemd import NoSystemd
-from . import status
 from .status import Report
 
 _PREFIX: Final = "cni_lease_reset_"
@@ -32,16 +30,6 @@ class Metric(NamedTuple):
     name: str
     help: str
     samples: tuple[Sample, ...]
-
-
-def write_after_boot(node: Node, path: str) -> None:
-    """Write the metrics at the end of ``boot``. No pod lives yet, so leases are nobody's: that would mislead.
-
-    Raises ``OSError``.
-    """
-    report = status.gather(node, NoSystemd())  # D-Bus is not asked for what can wait
-    unowned = tuple(stock._replace(live=None, leaked=None) for stock in report.stocks)
-    write(node, path, text(node, report._replace(stocks=unowned)))
 
 
 def write(node: Node, path: str, content: str) -> None:

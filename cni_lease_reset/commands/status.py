@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from ..core.errors import ConfigError, describe, printable
-from ..core.model import BootId, Config, Network, NoMarker, Outcome, Reading, Survey
+from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
-from ..edges.node import STATE_DIRECTORY, Node, set_aside_directory
+from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Inspector
 from . import attention, pools
 from .pools import Pool
@@ -86,14 +86,7 @@ def _settings(node: Node, unread: list[str]) -> Config:
 
 
 def _marker(node: Node, unread: list[str]) -> Reading | None:
-    try:
-        with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as state:
-            return marker.read(state)
-    except FileNotFoundError:
-        return NoMarker()
-    except OSError as error:
-        unread.append(describe(error))
-        return None
+    return _try(lambda: marker.read(node), None, unread)
 
 
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:

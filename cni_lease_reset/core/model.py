@@ -77,7 +77,6 @@ class Config(NamedTuple):
     max_kept_leases: int | None = 110
     runtime_units: tuple[str, ...] = ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
     keep_resets: int = 3
-    metrics_file: str | None = None
 
 
 class Network(NamedTuple):

@@ -31,11 +31,6 @@ def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:
     return None
 
 
-def all_are_due(verdict: Verdict, config: Config) -> bool:
-    """Whether every lease is due, whatever it holds."""
-    return verdict in _WHY and config.clear_when is not ClearWhen.NEVER
-
-
 def is_crowded(network: Network, limit: int | None) -> bool:
     """Whether the leases of one address family exceed the limit once the torn ones are out."""
     intact = max(network.inet - network.torn_inet, network.inet6 - network.torn_inet6)

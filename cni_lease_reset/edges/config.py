@@ -13,8 +13,6 @@ from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
 if TYPE_CHECKING:
     import yaml
 
-# Where distributions let node_exporter look, and where our unit may write.
-METRICS_DIRECTORIES: Final = ("/var/lib/node_exporter", "/var/lib/prometheus/node-exporter")
 _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
 _NAME: Final = os.path.basename(CONFIG_FILE)
@@ -117,6 +115,8 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
 
 
 def _suggestion(key: str) -> str:
+    if key == "metrics_file":  # of no released version, but of machines that ran one before
+        return "; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)"
     import difflib
 
     close = difflib.get_close_matches(key, _GETTERS, n=1)
@@ -178,20 +178,15 @@ def _units(value: object) -> tuple[str, ...]:
     return units
 
 
-def _absolute(value: object) -> str:
+def _data_dir(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
         raise ValueError(f"must be an absolute path, not {_shown(value)}")
     if os.path.normpath(value) != value or value.startswith("//"):
         raise ValueError(f"must be written without '..', '.', '//' or a final '/', not {_shown(value)}")
-    return value
-
-
-def _data_dir(value: object) -> str:
-    path = _absolute(value)
-    for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(path))):
-        if f"{ours}/".startswith(f"{path.rstrip('/')}/") or path.startswith(f"{ours}/"):
+    for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(value))):
+        if f"{ours}/".startswith(f"{value.rstrip('/')}/") or value.startswith(f"{ours}/"):
             raise ValueError(f"must be beside our own directory {ours}, not at, above or below it")
-    return path
+    return value
 
 
 def _clear_when(value: object) -> ClearWhen:
@@ -206,17 +201,6 @@ def _whole(value: object, least: int, other: str = "") -> int:
     return value
 
 
-def _metrics_file(value: object) -> str | None:
-    if value is None:
-        return None
-    path = _absolute(value)
-    if not path.endswith(".prom"):
-        raise ValueError(f"must end in '.prom', for node_exporter reads no other files, not {_shown(value)}")
-    if path.startswith("/var/lib/cni/"):
-        raise ValueError("must not be below /var/lib/cni, which is host-local's and ours")
-    return path
-
-
 _GETTERS: Final[dict[str, Callable[[object], object]]] = {
     "networks": _networks,
     "data_dir": _data_dir,
@@ -224,7 +208,6 @@ _GETTERS: Final[dict[str, Callable[[object], object]]] = {
     "max_kept_leases": lambda value: None if value is None else _whole(value, 0, " or null"),
     "runtime_units": _units,
     "keep_resets": lambda value: _whole(value, 1),
-    "metrics_file": _metrics_file,
 }
 
 
@@ -247,23 +230,13 @@ def render(settings: Settings) -> str:
 
 
 def _drop_in(config: Config) -> str:
-    """Say what drop-in the unit needs for directories of one's own."""
-    settings: list[str] = []
-    mounts: list[str] = []
-    paths: list[str] = []
-    if config.data_dir != Config().data_dir:
-        above = os.path.dirname(config.data_dir)
-        settings, mounts, paths = ["data_dir"], [f"# [Unit]\n# RequiresMountsFor={_in_unit(above)}\n"], [above]
-    metrics = os.path.dirname(config.metrics_file or "")
-    if metrics and not any(f"{metrics}/".startswith(f"{usual}/") for usual in METRICS_DIRECTORIES):
-        settings, paths = [*settings, "metrics_file"], [*paths, metrics]
-    if not settings:
+    """Say what drop-in the unit needs for a data directory of one's own."""
+    if config.data_dir == Config().data_dir:
         return ""
-    title = f"\n# For this {' and '.join(settings)}: systemctl edit cni-lease-reset.service\n"
-    # "-": without the directory the unit would not even start, and use up no clean mark.
-    writable = " ".join(_in_unit(f"-{path}") for path in paths)
-    timer = "# The same for its timer: systemctl edit cni-lease-reset-metrics.service\n"
-    return f"{title}{''.join(mounts)}# [Service]\n# ReadWritePaths={writable}\n{timer * ('metrics_file' in settings)}"
+    above = os.path.dirname(config.data_dir)
+    mounts, writable = _in_unit(above), _in_unit(f"-{above}")  # "-": the unit starts without the directory, too
+    title = "\n# For this data_dir: systemctl edit cni-lease-reset.service\n"
+    return f"{title}# [Unit]\n# RequiresMountsFor={mounts}\n# [Service]\n# ReadWritePaths={writable}\n"
 
 
 def _in_unit(path: str) -> str:

@@ -3,6 +3,7 @@
 Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/disk``.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -18,18 +19,19 @@ from . import durable
 from .node import Node
 
 _LOCK: Final = "lock"
+# Errors of a lease itself, damaged or protected, and not of its network.
+OF_ONE_LEASE: Final = (errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES)
 _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
 
 
-def survey(node: Node, config: Config, *, sizes_only: bool = False) -> Survey:
+def survey(node: Node, config: Config) -> Survey:
     """Count the leases of each network. A missing data directory is an empty one.
 
-    With ``sizes_only`` only empty leases count as torn, not those of NUL bytes: a third of the time, for where every
-    lease is due anyway. Raises ``OSError`` where the data directory is there and cannot be listed.
+    Raises ``OSError`` where the data directory is there and cannot be listed.
     """
     try:
         with durable.directory(config.data_dir, root=node.root) as data:
-            found = [_look(data, name, config, sizes_only=sizes_only) for name in sorted(os.listdir(data))]
+            found = [_look(data, name, config) for name in sorted(os.listdir(data))]
     except FileNotFoundError:
         return Survey()
     listed = [each for each in found if isinstance(each, Network) and is_listed(each.name, config)]
@@ -42,7 +44,7 @@ def is_listed(network: str, config: Config) -> bool:
     return any(fnmatchcase(network, pattern) for pattern in config.networks)
 
 
-def _look(data: int, name: str, config: Config, *, sizes_only: bool) -> Network | Trouble | None:
+def _look(data: int, name: str, config: Config) -> Network | Trouble | None:
     """Count one network; what nobody named and is no directory is none of our business."""
     listed = is_listed(name, config)
     try:
@@ -50,7 +52,7 @@ def _look(data: int, name: str, config: Config, *, sizes_only: bool) -> Network 
             return not_a_network(name) if listed else None
         network = durable.subdirectory(data, name)
         try:
-            return count(network, name, sizes_only=sizes_only)
+            return count(network, name)
         finally:
             os.close(network)
     except OSError as error:
@@ -62,10 +64,10 @@ def not_a_network(name: str) -> Trouble:
     return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
 
 
-def count(network: int, name: str, *, sizes_only: bool = False) -> Network:
+def count(network: int, name: str) -> Network:
     """Count the leases of an open network directory, by address family and state."""
     inet = inet6 = torn_inet = torn_inet6 = 0
-    for address, torn in _sizes(network) if sizes_only else _states(network):
+    for address, torn in _states(network):
         if ":" in address:
             inet6 += 1
             torn_inet6 += torn
@@ -90,27 +92,22 @@ def _names(network: int) -> list[str]:
         return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
 
 
-def _contents(network: int) -> Iterator[tuple[str, bytes]]:
-    """Yield each lease's address and content; one that a DEL removes meanwhile is left out."""
+def _contents(network: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yield each lease's address and content, ``None`` where that cannot be read; what a DEL removes is left out."""
     for name in _names(network):
         try:
             yield name, durable.content(network, name, _LIMIT + 1)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            if error.errno not in OF_ONE_LEASE:
+                raise
+            yield name, None
 
 
 def _states(network: int) -> Iterator[tuple[str, bool]]:
     """Yield each lease and whether it is torn."""
     return ((name, _is_torn(content)) for name, content in _contents(network))
-
-
-def _sizes(network: int) -> Iterator[tuple[str, bool]]:
-    """Yield each lease and whether it is empty."""
-    for name in _names(network):
-        try:
-            yield name, os.stat(name, dir_fd=network, follow_symlinks=False).st_size == 0
-        except FileNotFoundError:
-            continue
 
 
 def read(network: int) -> Iterator[Lease]:
@@ -135,17 +132,17 @@ def _written(network: int, name: str) -> float:
         return 0.0
 
 
-def parse(name: str, content: bytes) -> Lease:
+def parse(name: str, content: bytes | None) -> Lease:
     """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface."""
-    if len(content) > _LIMIT:
+    if content is None or len(content) > _LIMIT:
         return Lease(name, owner=None, torn=False)
     torn = _is_torn(content)
     return Lease(name, None if torn else os.fsdecode(content.partition(b"\n")[0].strip()), torn)
 
 
-def _is_torn(content: bytes) -> bool:
+def _is_torn(content: bytes | None) -> bool:
     """Whether a power cut took the content; host-local never fsyncs, so nothing is left of it, or NUL bytes."""
-    return len(content) <= _LIMIT and not content.strip(b"\0")
+    return content is not None and len(content) <= _LIMIT and not content.strip(b"\0")
 
 
 def is_address(name: str) -> bool:
@@ -163,23 +160,41 @@ def packed(address: str) -> bytes:
 
 
 @contextmanager
-def locked(data: int, name: str, *, create: bool = False) -> Iterator[int]:
+def locked(data: int, name: str, *, create: bool = False, rehearsal: bool = False) -> Iterator[int]:
     """Open a network and hold host-local's own lock on it, without waiting; yields the directory's descriptor.
 
-    Raises ``BlockingIOError`` while a plugin holds the lock, and ``OSError`` where there is no such directory.
+    A rehearsal only sees whether the lock can be had. Raises ``BlockingIOError`` while a plugin holds it, and
+    ``OSError`` where there is no such directory.
     """
     network = durable.subdirectory(data, name, create=create)
     try:
-        # As host-local does: made where missing, and never removed. O_NONBLOCK: it may be a FIFO.
-        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
+        lock = _lock(network, create=not rehearsal)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if rehearsal and lock is not None:
+                fcntl.flock(lock, fcntl.LOCK_UN)
             yield network
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
     finally:
         os.close(network)
+
+
+def _lock(network: int, *, create: bool) -> int | None:
+    """Take host-local's lock, made where missing, as host-local does, and never removed."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
+    try:
+        lock = os.open(_LOCK, flags | (os.O_CREAT if create else 0), 0o750, dir_fd=network)
+    except FileNotFoundError:
+        if create:
+            raise
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def quoted(network: Network) -> str:

@@ -15,15 +15,24 @@ _MODE: Final = 0o711  # of the state directory
 
 
 @contextmanager
-def only_one(node: Node, *, create: bool = False) -> Iterator[int]:
-    """Open the state directory and lock it against our other programs; yields its descriptor."""
+def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
+    """Lock the state directory against our other programs. Raises :class:`BusyError`, and ``OSError``."""
+    if node.rehearsal:
+        with suppress(FileNotFoundError), durable.directory(STATE_DIRECTORY, root=node.root) as state:
+            _lock(state)  # and let go at once: it is only looked at
+        yield
+        return
     with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
-        try:
-            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        _lock(state)
         _keep_to_ourselves(state)
-        yield state
+        yield
+
+
+def _lock(state: int) -> None:
+    try:
+        fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
 
 
 def _keep_to_ourselves(state: int) -> None:

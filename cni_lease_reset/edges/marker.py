@@ -7,6 +7,7 @@ from typing import Final
 from ..core.errors import describe, printable
 from ..core.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
 from . import durable
+from .node import STATE_DIRECTORY, Node
 
 NAME: Final = "marker"
 _HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'
@@ -50,8 +51,16 @@ def render(marker: Marker) -> bytes:
     return f"{_HEADER}state={marker.state}\nboot_id={marker.boot_id}\nsince={marker.since}\n".encode()
 
 
-def read(directory: int) -> Reading:
-    """Read the marker of an open state directory; an unreadable one is damaged, never absent."""
+def read(node: Node) -> Reading:
+    """Read the marker; an unreadable one is damaged, never absent. Raises ``OSError`` for its directory."""
+    try:
+        with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as directory:
+            return _read(directory)
+    except FileNotFoundError:
+        return NoMarker()
+
+
+def _read(directory: int) -> Reading:
     try:
         return parse(durable.read(directory, NAME, _LIMIT + 1))
     except FileNotFoundError:
@@ -62,7 +71,7 @@ def read(directory: int) -> Reading:
         return DamagedMarker(f"reading it fails: {error.strerror}", unread=True)
 
 
-def take(directory: int, reading: Reading, boot_id: BootId | None) -> str | None:
+def take(node: Node, reading: Reading, boot_id: BootId | None) -> str | None:
     """Use up a clean mark, so that a crash of this boot can never pass for clean; leave any other marker alone.
 
     One that could not be read may be such a mark, and goes, too. Returns what went wrong where it had to stay.
@@ -72,21 +81,30 @@ def take(directory: int, reading: Reading, boot_id: BootId | None) -> str | None
         return None
     try:
         if boot_id is None or is_unread:
-            durable.remove(directory, NAME)
+            _remove(node)
         else:
-            record(directory, State.RUNNING, boot_id)
+            record(node, State.RUNNING, boot_id)
     except OSError:  # a full disk, most likely: unlink needs no space, and the next boot will say "unknown"
         try:
-            durable.remove(directory, NAME)
+            _remove(node)
         except OSError as error:
             return describe(error)
     return None
 
 
-def record(directory: int, state: State, boot_id: BootId) -> None:
+def _remove(node: Node) -> None:
+    if not node.rehearsal:
+        with durable.directory(STATE_DIRECTORY, root=node.root) as directory:
+            durable.remove(directory, NAME)
+
+
+def record(node: Node, state: State, boot_id: BootId) -> None:
     """Replace the marker, durably; where it says just that, since taking the clean mark, two fsyncs are saved."""
-    found = read(directory)
-    if isinstance(found, Marker) and (found.state, found.boot_id) == (state, boot_id):
+    if node.rehearsal:
         return
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    durable.replace(directory, NAME, render(Marker(state, boot_id, since)))
+    with durable.directory(STATE_DIRECTORY, root=node.root) as directory:
+        found = _read(directory)
+        if isinstance(found, Marker) and (found.state, found.boot_id) == (state, boot_id):
+            return
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        durable.replace(directory, NAME, render(Marker(state, boot_id, since)))

@@ -15,6 +15,7 @@ class Node(NamedTuple):
     """A machine, or a tree that looks like one: ``root`` comes before every path."""
 
     root: str = "/"
+    rehearsal: bool = False  # --dry-run: whatever writes leaves it undone, and what counts goes on
 
     def path(self, absolute: str) -> str:
         """Prefix a path with the root."""

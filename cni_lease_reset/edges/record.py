@@ -61,6 +61,8 @@ def finish(node: Node, outcome: Outcome) -> None:
 
 
 def _write(node: Node, record: dict[str, object]) -> None:
+    if node.rehearsal:
+        return
     path = node.path(f"{RUNTIME_DIRECTORY}/{_NAME}")
     with durable.told_as(path), durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
         durable.replace(directory, _NAME, json.dumps(record, indent=1).encode() + b"\n")

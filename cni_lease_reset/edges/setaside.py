@@ -35,7 +35,7 @@ def set_aside(
     troubles: list[Trouble] = []
     with ExitStack() as stack:
         data = stack.enter_context(durable.directory(config.data_dir, root=node.root))
-        held = [(step, network) for step in steps if (network := _lock(data, step, stack, troubles)) is not None]
+        held = [(step, network) for step in steps if (network := _lock(data, step, stack, troubles, node)) is not None]
         if troubles and all_or_nothing:
             return Reset(troubles=tuple(troubles))
         refusal, remarks = guard() if held else (None, ())  # under the locks: no ADD can slip in between
@@ -46,10 +46,10 @@ def set_aside(
     return Reset(reset.name, cleared, tuple(troubles), remarks=(*remarks, *reset.remarks))
 
 
-def _lock(data: int, step: Step, stack: ExitStack, troubles: list[Trouble]) -> int | None:
+def _lock(data: int, step: Step, stack: ExitStack, troubles: list[Trouble], node: Node) -> int | None:
     """Take host-local's lock of a network until the stack closes; ``None`` and a trouble where that cannot be."""
     try:
-        return stack.enter_context(leases.locked(data, step.network))
+        return stack.enter_context(leases.locked(data, step.network, rehearsal=node.rehearsal))
     except BlockingIOError:
         troubles.append(Trouble(step.network, "busy: another process holds host-local's lock", again=True))
     except OSError as error:
@@ -66,7 +66,7 @@ def _move(network: int, step: Step, reset: shelf.Shelf, troubles: list[Trouble])
             due = leases.names(network, step)
             folder = reset.folder(step.network, stack) if due else -1
             for lease in due:
-                os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
+                reset.move(lease, network, folder)
                 moved += 1
     except OSError as error:
         troubles.append(Trouble(step.network, describe(error), again=True))

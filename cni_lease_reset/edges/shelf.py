@@ -14,11 +14,15 @@ from .node import Node, set_aside_directory
 
 _RESET: Final = r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
+REHEARSED: Final = "a new reset"  # its number and time are made with it
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
 
 class Shelf:
-    """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset."""
+    """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset.
+
+    In a rehearsal nothing is made, and nothing moves.
+    """
 
     def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str) -> None:
         self._node, self._config, self._boot_id, self._reason = node, config, boot_id, reason
@@ -27,6 +31,9 @@ class Shelf:
 
     def folder(self, network: str, stack: ExitStack) -> int:
         """Make the folder for a network's leases and return its descriptor, closed with the stack."""
+        if self._node.rehearsal:
+            self.name = REHEARSED
+            return -1
         path = set_aside_directory(self._config.data_dir)
         above = stack.enter_context(durable.directory(path, root=self._node.root, create=True))
         if self.name is None:
@@ -37,6 +44,11 @@ class Shelf:
         folder = durable.subdirectory(reset, network, create=True)
         stack.callback(os.close, folder)
         return folder
+
+    def move(self, lease: str, network: int, folder: int) -> None:
+        """Move one lease from an open network to its folder."""
+        if not self._node.rehearsal:
+            os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
 
     def _explain(self, above: int, name: str) -> None:
         """Leave the reason for ``status``. On a full disk leases can still be renamed, so this may fail."""
@@ -81,6 +93,8 @@ def prune(node: Node, config: Config) -> None:
     Those without a lease do not count and go, too: a boot that fails time and again must not cost older evidence.
     Raises ``OSError`` at the first thing that cannot be removed.
     """
+    if node.rehearsal:
+        return
     budget = MOST_REMOVED
     try:
         with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
