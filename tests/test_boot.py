@@ -10,24 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
+from conftest import NEXT, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, boot
 
 from cni_lease_reset import service
 from cni_lease_reset.core.errors import BusyError, InputOutputError
 from cni_lease_reset.core.model import BootId, Outcome
 from cni_lease_reset.edges import durable, leases, record
 from cni_lease_reset.edges.lock import only_one
-
-NEXT = BootId("33333333-3333-4333-8333-333333333333")
-
-
-def boot(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
-    before = len(journal.verdicts)
-    outcome = service.boot(tree.node, manager or Systemd(), journal)
-    assert len(journal.verdicts) == before + 1, "each run leaves exactly one verdict entry"
-    assert "CNI_VERDICT" in dict(journal.entries[-1].fields), "and it is the last of ours"
-    assert len(journal.entries[-1].message) <= 100
-    return outcome
 
 
 def test_an_exhausted_pool_is_free_after_a_power_cut(tree: Tree, journal: Kept, host_local: HostLocal) -> None:

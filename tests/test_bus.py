@@ -4,28 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
+from conftest import STAND_IN, TOP, running
 
 from cni_lease_reset.edges.systemd import Answer, Systemd, TransientUnit
-
-TOP = Path(__file__).parent.parent
-STAND_IN = str(Path(__file__).parent / "stand_in_systemd.py")
-
-
-@contextmanager
-def running(*command: str) -> Iterator[IO[str]]:
-    """Run a program from its first line of output on, yield what it prints then, and end it."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline()
-            yield process.stdout
-        finally:
-            process.terminate()
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The README's truth table, row by row, and what is due after it. Pure."""
 
 import re
-from pathlib import Path
 
 import pytest
-from conftest import OTHER, THIS
+from conftest import OTHER, THIS, TOP
 
 from cni_lease_reset.core.model import (
     ClearWhen,
@@ -73,6 +72,6 @@ def test_without_a_limit_no_network_is_crowded() -> None:
 
 
 def test_the_readmes_table_is_this_one() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (TOP / "README.md").read_text()
     rows = re.findall(r"^\| (\S+) \|[^|]*\| `([a-z-]+)` \|", readme, re.MULTILINE)
     assert rows == list(dict.fromkeys((row.values[3], row.values[2]) for row in ROWS))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, Systemd, Tree
+from conftest import OTHER, SANDBOX, THIS, TOP, Systemd, Tree
 
 from cni_lease_reset import cli
 from cni_lease_reset.core.errors import RefusedError
@@ -422,8 +422,7 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     command = ["/usr/bin/python3", "-c", code, "--root", str(tree.root), "status"]
-    top = Path(__file__).parent.parent
-    done = subprocess.run(command, text=True, capture_output=True, check=False, env={}, cwd=top)
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env={}, cwd=TOP)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
     assert "Not read: network k8s-pod-network: '10.52.0.2': Permission denied" in done.stdout

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HostLocal, Kept, Systemd, Tree
+from conftest import GOLDEN, HostLocal, Kept, Systemd, Tree, command
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import history, screen
@@ -17,7 +17,6 @@ from cni_lease_reset.core.model import BootId, Entry, Judgement, NetworkOutcome,
 from cni_lease_reset.edges.journald import serialise
 from cni_lease_reset.edges.node import Node
 
-GOLDEN = Path(__file__).parent / "golden"
 REMOTE = next(p for p in ("/usr/lib/systemd", "/lib/systemd") if os.access(f"{p}/systemd-journal-remote", os.X_OK))
 MACHINE = "0123456789abcdef0123456789abcdef"
 FIRST = 1_761_886_800  # 2025-10-31 05:00 UTC
@@ -68,12 +67,6 @@ TEN = [
 def ten(tmp_path: Path) -> Node:
     keep(tmp_path, *(exported(number, events.verdict(each)) for number, each in enumerate(TEN)))
     return Node(str(tmp_path))
-
-
-def command(node: Node, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "cni_lease_reset", "--root", node.root, *arguments]
-    surroundings = {**os.environ, "TZ": "Europe/Berlin", "PYTHONIOENCODING": "utf-8", **environment}
-    return subprocess.run(call, env=surroundings, text=True, capture_output=True, check=False)
 
 
 def test_ten_boots_are_ten_lines_newest_first(ten: Node) -> None:

@@ -3,16 +3,14 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
-from test_history import command
-from test_pools import conflist
+from cni_config import conflist
+from conftest import OTHER, PROMTOOL, SANDBOX, THIS, TOP, HostLocal, Kept, Systemd, Tree, command
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import metrics, status
@@ -20,10 +18,8 @@ from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
 from cni_lease_reset.edges.systemd import NoSystemd
 
-TOP = Path(__file__).parent.parent
 GOLDEN = TOP / "tests/golden/metrics.prom"
 PROMETHEUS = TOP / "packaging/prometheus"
-PROMTOOL = str(shutil.which("promtool", path=f"{os.environ['PATH']}:{TOP}/.cache"))
 FILE = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
 
 

@@ -5,16 +5,14 @@ import graphlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import THIS, Systemd, Tree
+from conftest import THIS, TOP, Systemd, Tree
 
 from cni_lease_reset import cli
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.edges.node import Node
 
-TOP = Path(__file__).parent.parent
 UNIT = TOP / "packaging/systemd/cni-lease-reset.service"
 CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
 # Imports point downwards only, cli → service | commands → edges → core: the picture of docs/architecture.md.

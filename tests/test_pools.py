@@ -1,34 +1,15 @@
 """Pool sizes, held against what the real host-local gives out before it has no more."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
+from cni_config import FLANNEL, IPV6, conflist, flannel, write
 from conftest import HostLocal, Tree
 
 from cni_lease_reset.commands import foreign, pools
 from cni_lease_reset.commands.pools import Pool
 from cni_lease_reset.core.model import Config
-
-FLANNEL = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-IPV6 = "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:3::1/64\n"
-
-
-def conflist(tree: Tree, ipam: object, name: str = "k8s-pod-network", file: str = "10-canal.conflist") -> None:
-    write(tree, file, {"name": name, "plugins": [{"type": "calico", "ipam": ipam}, {"type": "portmap"}]})
-
-
-def write(tree: Tree, file: str, document: object) -> None:
-    path = tree.root / "etc/cni/net.d" / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-
-
-def flannel(tree: Tree, text: str) -> None:
-    path = tree.root / "run/flannel/subnet.env"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def sizes(tree: Tree, network: str = "k8s-pod-network", leased: tuple[str, ...] = ()) -> dict[str, int]:

@@ -3,37 +3,21 @@
 import errno
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
-from conftest import OTHER, THIS, Kept, Systemd, Tree
+from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, failing, gathered, shown
 
 from cni_lease_reset import cli, service
-from cni_lease_reset.commands import display, status
+from cni_lease_reset.commands import display
 from cni_lease_reset.commands.screen import Screen
-from cni_lease_reset.commands.status import Report
 from cni_lease_reset.core import events
 from cni_lease_reset.core.errors import describe, printable
 from cni_lease_reset.core.model import BootId, Config, Marker, Outcome, State
 from cni_lease_reset.core.verdict import judge
 from cni_lease_reset.edges import durable, leases, record, shelf
 from cni_lease_reset.edges.systemd import NoSystemd
-
-NEXT = BootId("33333333-3333-4333-8333-333333333333")
-
-
-def failing(name: str, monkeypatch: pytest.MonkeyPatch, when: Callable[[tuple[object, ...]], bool], code: int) -> None:
-    """Let one call of ``os`` fail as a full or broken disk would, where the condition holds."""
-    real = getattr(os, name)
-
-    def call(*arguments: object, **options: object) -> object:
-        if when(arguments):
-            raise OSError(code, os.strerror(code), str(arguments[0]))
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(os, name, call)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EXDEV])
@@ -246,14 +230,6 @@ def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, jo
     lease.touch()
     reset = service.boot(tree.node, Systemd(), journal).reset
     assert (tree.root / f"data/cni/cni-lease-reset/set-aside/{reset}/k8s-pod-network/10.52.0.2").exists()
-
-
-def gathered(tree: Tree) -> Report:
-    return status.gather(tree.node, NoSystemd())
-
-
-def shown(tree: Tree) -> str:
-    return display.as_text(gathered(tree), Screen())
 
 
 RECORDS = [b"", b"[]", b"{}", b'{"boot_id": 1, "x": 2}', b"\xff", b"[" * 100_000, b'{"boot_id": "x", "verdict": "odd"}']

@@ -1,6 +1,5 @@
 """``recover`` and ``restore`` on trees, with the real host-local; the real systemd is the virtual machines'."""
 
-import fcntl
 import os
 import pty
 import socket
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, HostLocal, Kept, Systemd, Tree
+from conftest import K3S, OTHER, TOP, HostLocal, Kept, Systemd, Tree, held_lock, live, sandbox
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import recover as recovery
@@ -25,19 +24,6 @@ from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 from cni_lease_reset.edges.systemd import Answer, TransientUnit
 
-K3S = "run/k3s/containerd/containerd.sock"
-
-
-def sandbox(number: int) -> str:
-    return f"{number:064x}"
-
-
-def live(tree: Tree, number: int, namespace: str = "k8s.io") -> None:
-    path = tree.root / f"proc/{1000 + number}/cmdline"
-    path.parent.mkdir(parents=True)
-    shim = ("/usr/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox(number), "-address", f"/{K3S}")
-    path.write_text("\0".join((*shim, "")))
-
 
 def picture(tree: Tree) -> dict[str, tuple[int, int, int]]:
     """Every file's inode, time of change and size, but for those of the state directory, which the lock needs."""
@@ -48,18 +34,6 @@ def picture(tree: Tree) -> dict[str, tuple[int, int, int]]:
 
 def recover(tree: Tree, *arguments: str) -> int:
     return cli.main(["--root", str(tree.root), "recover", *arguments])
-
-
-@pytest.fixture
-def pods(tree: Tree) -> HostLocal:
-    """A pool in which 20 leases leaked and 8 pods live, one of them only by its task directory."""
-    plugin = HostLocal(tree)
-    for number in range(28):
-        plugin.add(sandbox(number))
-    for number in range(20, 27):
-        live(tree, number)
-    (tree.root / "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io" / sandbox(27)).mkdir(parents=True)
-    return plugin
 
 
 def test_the_leaked_leases_go_and_the_living_stay_untouched(
@@ -164,11 +138,6 @@ def in_doubt(tree: Tree) -> None:
 
 def other_engine(tree: Tree) -> None:
     (tree.root / "proc/1020/cmdline").write_text("/usr/bin/conmon\0-c\0x\0")
-
-
-def held_lock(tree: Tree, network: str = "k8s-pod-network") -> None:
-    lock = os.open(tree.data / network / "lock", os.O_RDONLY | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def another_network_held(tree: Tree) -> None:
@@ -451,23 +420,11 @@ def test_nobody_but_root_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_program_is_where_the_unit_looks_for_it() -> None:
-    unit = (Path(__file__).parent.parent / "packaging/systemd/cni-lease-reset.service").read_text()
+    unit = (TOP / "packaging/systemd/cni-lease-reset.service").read_text()
     assert f"ExecStart={PROGRAM} boot\n" in unit
 
 
 # --- restore
-
-
-@pytest.fixture
-def reset(tree: Tree) -> str:
-    """What a boot after a power cut set aside."""
-    tree.mark("running", OTHER)
-    for number in range(2, 7):
-        tree.lease(f"10.52.0.{number}")
-    tree.lease("fd00::2", network="cbr0")
-    service.boot(tree.node, Systemd(), Kept())
-    assert not tree.leases()
-    return next((tree.state / "set-aside").iterdir()).name
 
 
 def test_a_reset_is_put_back_whole(tree: Tree, reset: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,15 +3,13 @@
 import json
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
-from test_history import GOLDEN, command
-from test_pools import FLANNEL, conflist, flannel
+from cni_config import FLANNEL, conflist, flannel
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, command, gathered
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import attention, display, status
 from cni_lease_reset.commands.pools import Pool
 from cni_lease_reset.commands.screen import Screen
-from cni_lease_reset.commands.status import Report
 from cni_lease_reset.core.model import (
     UNIT,
     About,
@@ -31,10 +29,6 @@ from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Answer, NoSystemd
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"subnet": "fd00:52::/64"}]]}
-
-
-def gathered(tree: Tree) -> Report:
-    return status.gather(tree.node, NoSystemd())
 
 
 def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:

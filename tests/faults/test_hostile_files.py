@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import Kept, Systemd, Tree
+from conftest import TOP, Kept, Systemd, Tree
 
 from cni_lease_reset import service
 from cni_lease_reset.core.model import BootId
 
 from . import report
 from .conftest import LONG, Figures
-from .tracing import TOP, plain
+from .tracing import plain
 
 CANARY: Final = "elsewhere-canary"
 VERBS: Final = (("boot",), ("status",), ("recover", "--yes"))
