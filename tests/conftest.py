@@ -3,27 +3,19 @@
 import fcntl
 import json
 import os
-import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
 
 import hypothesis
 import pytest
 
 from cni_lease_reset import service
-from cni_lease_reset.commands import display, status
-from cni_lease_reset.commands.screen import Screen
-from cni_lease_reset.commands.status import Report
 from cni_lease_reset.core.model import BootId, Entry, Outcome
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer, NoSystemd
+from cni_lease_reset.edges.systemd import Answer
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -31,8 +23,6 @@ hypothesis.settings.load_profile("patient")
 
 TOP = Path(__file__).parent.parent
 GOLDEN = TOP / "tests/golden"
-STAND_IN = str(TOP / "tests/stand_in_systemd.py")
-PROMTOOL = str(shutil.which("promtool", path=f"{os.environ['PATH']}:{TOP}/.cache"))
 
 THIS = BootId("11111111-1111-4111-8111-111111111111")
 OTHER = BootId("22222222-2222-4222-8222-222222222222")
@@ -247,36 +237,3 @@ def boot(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
     assert "CNI_VERDICT" in dict(journal.entries[-1].fields), "and it is the last of ours"
     assert len(journal.entries[-1].message) <= 100
     return outcome
-
-
-def gathered(tree: Tree) -> Report:
-    return status.gather(tree.node, NoSystemd())
-
-
-def shown(tree: Tree) -> str:
-    return display.as_text(gathered(tree), Screen())
-
-
-def command(node: Node, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command."""
-    call = [sys.executable, "-m", "cni_lease_reset", "--root", node.root, *arguments]
-    surroundings = {**os.environ, "TZ": "Europe/Berlin", "PYTHONIOENCODING": "utf-8", **environment}
-    return subprocess.run(call, env=surroundings, text=True, capture_output=True, check=False)
-
-
-def normalised(text: str) -> str:
-    """What a run wrote, with the same time in every run."""
-    text = re.sub(r"\d{8}T\d{6}Z", "20261123T061201Z", text)
-    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-11-23T06:12:01Z", text)
-
-
-@contextmanager
-def running(*command: str) -> Iterator[IO[str]]:
-    """Run a program from its first line of output on, yield what it prints then, and end it."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline()
-            yield process.stdout
-        finally:
-            process.terminate()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, Tree, command, normalised
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, Tree
+from programs import command, normalised
 
 WRITTEN = 1_795_200_000  # 2026-11-20
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, failing, gathered, shown
+from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, failing
+from reported import gathered, shown
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import display

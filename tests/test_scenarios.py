@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import Kept, Systemd, normalised
+from conftest import Kept, Systemd
+from programs import normalised
 
 from cni_lease_reset import service
 from cni_lease_reset.edges.node import Node

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN, HostLocal, Kept, Systemd, Tree, command
+from conftest import GOLDEN, HostLocal, Kept, Systemd, Tree
+from programs import command
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import history, screen

@@ -10,7 +10,8 @@ from typing import TypedDict
 
 import pytest
 from cni_config import conflist
-from conftest import OTHER, PROMTOOL, SANDBOX, THIS, TOP, HostLocal, Kept, Systemd, Tree, command
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, HostLocal, Kept, Systemd, Tree
+from programs import PROMTOOL, command
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import metrics, status
@@ -18,7 +19,6 @@ from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
 from cni_lease_reset.edges.systemd import NoSystemd
 
-GOLDEN = TOP / "tests/golden/metrics.prom"
 PROMETHEUS = TOP / "packaging/prometheus"
 FILE = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
 
@@ -81,13 +81,13 @@ def test_the_metrics_of_now_are_these(measured: Tree, host_local: HostLocal, jou
     host_local.add(SANDBOX)
     done = command(measured.node, "status", "--metrics")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert steady(written(measured)) == GOLDEN.read_text()
+    assert steady(written(measured)) == (GOLDEN / "metrics.prom").read_text()
     assert checked(written(measured)) == ""
 
 
 def test_the_readme_has_each_metric() -> None:
     readme = (TOP / "README.md").read_text()
-    assert names(GOLDEN.read_text()) == names(readme)
+    assert names((GOLDEN / "metrics.prom").read_text()) == names(readme)
 
 
 def test_without_a_file_they_are_printed(tree: Tree) -> None:
@@ -252,7 +252,7 @@ def panels() -> list[Panel]:
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
-    known = names(GOLDEN.read_text())
+    known = names((GOLDEN / "metrics.prom").read_text())
     for file in ("alerts.yaml", "alerts_test.yaml", "dashboard.json"):
         assert names((PROMETHEUS / file).read_text()) <= known, file
 

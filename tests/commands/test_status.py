@@ -4,7 +4,9 @@ import json
 
 import pytest
 from cni_config import FLANNEL, conflist, flannel
-from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, command, gathered
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
+from programs import command
+from reported import gathered
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import attention, display, status

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import STAND_IN, TOP, running
+from conftest import TOP
+from programs import STAND_IN, running
 
 from cni_lease_reset.edges.systemd import Answer, Systemd, TransientUnit
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, STAND_IN, TOP, Tree, running
+from conftest import OTHER, TOP, Tree
+from programs import STAND_IN, running
 
 from cni_lease_reset import __version__
 
