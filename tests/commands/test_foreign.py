@@ -1,11 +1,8 @@
 """Whatever others wrote into the files that status and history read: an answer, never a traceback."""
 
 import json
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from cni_config import flannel, write
 from conftest import Tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +13,6 @@ from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges.node import STATE_DIRECTORY
 
-FILES = ("etc/cni/net.d/a.conflist", "run/flannel/subnet.env", "etc/tmpfiles.d/a.conf", "proc/self/mountinfo")
 NETWORK = "/var/lib/cni/networks/k8s-pod-network"
 KEYS = [
     "name",
@@ -60,25 +56,12 @@ ENTRIES = st.dictionaries(
 )
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Tree]:
-    with tempfile.TemporaryDirectory() as directory:
-        tree = Tree(Path(directory))
-        for file in FILES:
-            (tree.root / file).parent.mkdir(parents=True, exist_ok=True)
-        yield tree
-
-
-def write(tree: Tree, file: str, text: str) -> None:
-    (tree.root / file).write_bytes(text.encode("utf-8", "surrogatepass"))
-
-
 @settings(deadline=None)
 @given(document=DOCUMENTS, subnet=st.sampled_from(WORDS) | st.text())
-def test_a_cni_configuration_tells_pools_or_nothing(node: Tree, document: object, subnet: str) -> None:
-    write(node, FILES[0], json.dumps(document))
-    write(node, FILES[1], f"FLANNEL_SUBNET={subnet}\nFLANNEL_IPV6_SUBNET={subnet}\n")
-    found = pools.read(node.node, Config())
+def test_a_cni_configuration_tells_pools_or_nothing(lasting_tree: Tree, document: object, subnet: str) -> None:
+    write(lasting_tree, "a.conflist", json.dumps(document))
+    flannel(lasting_tree, f"FLANNEL_SUBNET={subnet}\nFLANNEL_IPV6_SUBNET={subnet}\n")
+    found = pools.read(lasting_tree.node, Config())
     assert found.unread == ()
     for network in (*found.ranges, "k8s-pod-network"):
         assert all(pool.size > 0 for pool in found.of(network, ["10.0.0.5", "fd00::1"]))
@@ -86,11 +69,11 @@ def test_a_cni_configuration_tells_pools_or_nothing(node: Tree, document: object
 
 @settings(deadline=None)
 @given(text=LINES)
-def test_lines_of_tmpfiles_and_mounts_are_read_or_left(node: Tree, text: str) -> None:
-    write(node, FILES[2], text)
-    write(node, FILES[3], text)
-    assert all(line.isprintable() for line in rivals.find(node.node, [NETWORK]))
-    mounts.volatile(node.node, STATE_DIRECTORY)
+def test_lines_of_tmpfiles_and_mounts_are_read_or_left(lasting_tree: Tree, text: str) -> None:
+    lasting_tree.put("etc/tmpfiles.d/a.conf", text)
+    lasting_tree.put("proc/self/mountinfo", text)
+    assert all(line.isprintable() for line in rivals.find(lasting_tree.node, [NETWORK]))
+    mounts.volatile(lasting_tree.node, STATE_DIRECTORY)
 
 
 @settings(deadline=None)
