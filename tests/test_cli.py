@@ -1,250 +1,16 @@
-"""The world outside: a real journal socket, real D-Bus errors, real processes, the command itself."""
+"""The command itself: one line for what is wrong, and the exit status it deserves."""
 
+import errno
 import io
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, TOP, Systemd, Tree
+from conftest import OTHER, TOP, Kept, Systemd, Tree, failing
 
-from cni_lease_reset import cli
-from cni_lease_reset.core.errors import RefusedError
-from cni_lease_reset.core.model import Config, Entry
-from cni_lease_reset.edges import guard, journald, living, systemd
-from cni_lease_reset.edges.journald import Journal
-from cni_lease_reset.edges.node import Node
-
-
-def decoded(datagram: bytes) -> dict[str, str]:
-    """Decode journald's native protocol."""
-    fields: dict[str, str] = {}
-    while datagram:
-        line, _, rest = datagram.partition(b"\n")
-        key, equals, value = line.partition(b"=")
-        if not equals:
-            length = int.from_bytes(rest[:8], "little")
-            value, rest = rest[8 : 8 + length], rest[9 + length :]
-        fields[key.decode()] = value.decode()
-        datagram = rest
-    return fields
-
-
-def test_an_entry_reaches_a_real_socket_with_all_its_fields(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(path)
-        Journal(Node("/"), path=path).send(Entry("id", 5, "two\nlines", (("CNI_VERDICT", "unclean"),)))
-        fields = decoded(server.recv(4096))
-    assert fields == {
-        "MESSAGE": "two\nlines",
-        "MESSAGE_ID": "id",
-        "PRIORITY": "5",
-        "SYSLOG_IDENTIFIER": "cni-lease-reset",
-        "CNI_VERDICT": "unclean",
-    }
-
-
-@pytest.mark.parametrize(("stream", "prefix"), [("1:2", "<3>"), (None, "cni-lease-reset: ")])
-def test_without_journald_the_text_goes_to_stderr(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    stream: str | None,
-    prefix: str,
-) -> None:
-    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    if stream:
-        monkeypatch.setenv("JOURNAL_STREAM", stream)
-    Journal(Node("/"), path=str(tmp_path / "nobody")).send(Entry("id", 3, "text"))
-    assert capsys.readouterr().err == f"{prefix}text\n"
-
-
-def test_a_long_message_is_one_line_of_systemctl_status_and_whole_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    entry = Entry("id", 3, 200 * "x")
-    assert journald.serialise(entry).splitlines()[0].decode() == f"MESSAGE={99 * 'x'}…"
-    Journal(Node("/tree")).send(entry)
-    assert capsys.readouterr().err == f"cni-lease-reset: {200 * 'x'}\n"
-
-
-def test_a_full_journal_socket_does_not_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = str(tmp_path / "socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(path)
-        journal = Journal(Node("/"), path=path)
-        while "text" not in capsys.readouterr().err:
-            journal.send(Entry("id", 3, "text"))
-
-
-@pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = tmp_path / "bus"
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={path}")
-    monkeypatch.setattr(systemd, "SECONDS", 0.2)
-    yield path
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
-
-
-@pytest.fixture
-def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "systemctl"
-    monkeypatch.setattr(systemd, "_SYSTEMCTL", str(path))
-    return path
-
-
-def program(path: Path, text: str) -> None:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-
-
-def listening(path: Path) -> socket.socket:
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
-    return server
-
-
-def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> None:
-    answer = systemd.Systemd().unit_states(["k3s.service"])
-    assert answer.value is None
-    assert answer.remark is not None
-    assert answer.remark.startswith("D-Bus cannot be reached")
-    assert answer.remark.endswith(f"there is no {systemctl}")
-
-
-def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> None:
-    program(systemctl, "printf 'active\\n\\ninactive\\n'")
-    with listening(bus):
-        answer = systemd.Systemd().unit_states(["a.service", "b.service"])
-    assert answer.value == {"a.service": "active", "b.service": "inactive"}
-    assert "asked systemctl instead" in str(answer.remark)
-
-
-def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *SystemState*) echo stopping;; esac')
-    with listening(bus) as server:
-        server.listen()
-        answer = systemd.Systemd().going_down()
-    assert answer.value is True
-    assert "D-Bus did not answer within" in str(answer.remark)
-
-
-@pytest.mark.parametrize(
-    ("text", "down"),
-    [
-        ("case $* in *SystemState*) echo running;; *) echo 0;; esac", False),
-        ("case $* in *SystemState*) echo starting;; *) echo 17;; esac", True),
-        ("exit 1", None),
-        ("exec sleep 60", None),
-    ],
-)
-def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: str, down: bool | None) -> None:
-    program(systemctl, text)
-    assert systemd.Systemd().going_down().value is down
-
-
-def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *Before*our.service) echo k3s.service shutdown.target;; esac')
-    assert systemd.Systemd().ordered_before("our.service").value == ("k3s.service", "shutdown.target")
-
-
-def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
-    program(systemctl, "echo failed")
-    answer = systemd.Systemd().unit_states(["a.service"])
-    assert answer.value == {"a.service": "failed"}
-    assert "pystemd cannot be imported" in str(answer.remark)
-
-
-def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
-    systemctl.write_text("")
-    assert "systemctl failed" in str(systemd.Systemd().going_down().remark)
-
-
-@pytest.mark.parametrize(
-    ("printed", "at_work"),
-    [
-        ("ActiveState=inactive\\nJob=", False),
-        ("Job=0\\nActiveState=failed", False),
-        ("ActiveState=inactive\\nJob=17", True),
-        ("ActiveState=activating\\nJob=0", True),
-        ("ActiveState=inactive", False),
-    ],
-)
-def test_systemctl_tells_whether_a_unit_is_at_work(bus: Path, systemctl: Path, printed: str, at_work: bool) -> None:
-    program(systemctl, f"printf '{printed}\\n'")
-    assert systemd.Systemd().at_work("x.service") is at_work
-
-
-def test_units_that_cannot_be_stopped_are_a_refusal(systemctl: Path) -> None:
-    program(systemctl, 'test "$*" = "stop -- a.service"')
-    systemd.Systemd().stop(["a.service"])
-    program(systemctl, "echo Job canceled. >&2; exit 1")
-    with pytest.raises(RefusedError, match=r"^a\.service, b\.service cannot be stopped: Job canceled\.$"):
-        systemd.Systemd().stop(["a.service", "b.service"])
-
-
-def test_without_a_bus_systemd_run_starts_the_transient_unit(
-    bus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "systemd-run"
-    monkeypatch.setattr(systemd, "_SYSTEMD_RUN", str(run))
-    program(run, f'printf "%s\\n" "$@" > {tmp_path}/arguments')
-    unit = systemd.TransientUnit("x.service", "Do it", ("k3s.service",), ("/bin/a", "b"), ("/bin/c",), "/run/x", 300)
-    systemd.Systemd().start(unit)
-    assert (tmp_path / "arguments").read_text().splitlines() == [
-        "--quiet",
-        "--no-block",
-        "--unit=x.service",
-        "--description=Do it",
-        "--property=Type=oneshot",
-        "--property=CollectMode=inactive-or-failed",
-        "--property=Before=k3s.service",
-        "--property=TimeoutStartSec=300",
-        "--property=ExecStopPost=/bin/c",
-        "--property=StandardOutput=append:/run/x",
-        "--",
-        "/bin/a",
-        "b",
-    ]
-    program(run, "echo Unit x.service was already loaded. >&2; exit 1")
-    with pytest.raises(RefusedError, match=r"x\.service cannot be started: .* already loaded"):
-        systemd.Systemd().start(unit)
-
-
-def test_a_real_process_is_seen_and_hidden_ones_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shim = tmp_path / "containerd-shim-runc-v2"
-    shim.symlink_to(sys.executable)
-    command = [str(shim), "-c", "print(flush=True); input()", "-namespace", "k8s.io", "-id", SANDBOX]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert SANDBOX in living.processes(Node("/")).pods
-        process.communicate(b"\n")
-    assert SANDBOX not in living.processes(Node("/")).pods
-    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/proc/1")
-    assert "hidden" in str(guard.objection(Node("/"), Config(), Systemd())[0])
-
-
-def test_a_proc_that_cannot_be_listed_proves_nothing(tree: Tree) -> None:
-    (tree.root / "proc").rename(tree.root / "gone")
-    assert "cannot be listed" in str(living.processes(tree.node).unproven)
-
-
-def test_a_process_that_ends_meanwhile_is_no_pod(tree: Tree) -> None:
-    (tree.root / "proc/99").mkdir()
-    assert living.processes(tree.node) == living.Processes()
-
-
-def test_several_pods_are_counted(tree: Tree) -> None:
-    tree.shim(pid=1)
-    tree.shim(pid=2)
-    assert guard.objection(tree.node, Config(), Systemd())[0] == f"pod sandbox {SANDBOX[:13]} and 1 more alive"
+from cni_lease_reset import cli, service
 
 
 def run(tree: Tree, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -456,40 +222,20 @@ def test_an_interrupt_is_no_traceback(
     assert capsys.readouterr().err == "cni-lease-reset: interrupted\n"
 
 
-def test_a_storm_of_adds_beside_boot_hands_no_address_out_twice(tree: Tree) -> None:
-    from conftest import HostLocal, Kept
+def test_a_shutdown_that_cannot_write_ends_in_74_with_one_line(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.boot(tree.node, Systemd(), journal)
+    before = tree.marker()
+    failing("rename", monkeypatch, lambda _arguments: True, errno.EIO)
+    assert cli.main(["--root", str(tree.root), "shutdown", "--force"]) == 74
+    assert capsys.readouterr().err == "cni-lease-reset: 'marker.new': Input/output error\n"
+    assert tree.marker() == before
 
-    from cni_lease_reset import service
 
+def test_a_dry_run_of_the_command_prints_its_answer(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
     tree.mark("running")
-    plugin = HostLocal(tree)
-    for number in range(20):
-        plugin.add(f"old{number}")
-    locked = threading.Event()
-
-    class Storm(Systemd):
-        """Answers the guard's question, which comes while host-local's lock is held."""
-
-        def unit_states(self, units: object) -> systemd.Answer[dict[str, str]]:
-            locked.set()
-            return systemd.Answer(dict.fromkeys(Config().runtime_units, "inactive"))
-
-    given: list[str] = []
-
-    def storm(name: str) -> None:
-        locked.wait()
-        given.extend(plugin.add(f"{name}-{number}") for number in range(10))
-
-    threads = [threading.Thread(target=storm, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    service.boot(tree.node, Storm(), Kept())
-    for thread in threads:
-        thread.join()
-    assert len(given) == len(set(given)) == 40
-    assert set(given) <= tree.leases()
-
-
-def test_the_protocol_has_one_socket() -> None:
-    assert journald.SOCKET == "/run/systemd/journal/socket"
-    assert THIS != OTHER
+    tree.lease("10.52.0.2")
+    assert cli.main(["--root", str(tree.root), "boot", "--dry-run"]) == 0
+    assert "Would set aside: 1 lease of k8s-pod-network (unclean shutdown)." in capsys.readouterr().out
+    assert tree.leases() == {"10.52.0.2"}
