@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -411,17 +412,14 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
         if parent.stat().st_mode & 0o077 == 0:
             parent.chmod(0o755)
-    # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
-    code = (
-        "import os, sys\n"
-        "from cni_lease_reset import cli, display\n"
-        "os.setgroups([])\n"
-        "os.setuid(65534)\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+    # A copy, for nobody may not read a checkout below root's home.
+    shutil.copytree(Path(__file__).parent.parent / "cni_lease_reset", tree.root / "program/cni_lease_reset")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [*nobody, "/usr/bin/python3", "-m", "cni_lease_reset", "--root", str(tree.root), "status"]
+    place = tree.root / "program"
+    done = subprocess.run(
+        command, text=True, capture_output=True, check=False, env={"PATH": os.environ["PATH"]}, cwd=place
     )
-    command = ["/usr/bin/python3", "-c", code, "--root", str(tree.root), "status"]
-    top = Path(__file__).parent.parent
-    done = subprocess.run(command, text=True, capture_output=True, check=False, env={}, cwd=top)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
     assert "Not read: network k8s-pod-network: '10.52.0.2': Permission denied" in done.stdout
