@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Kept, Tree
+from conftest import Kept, Tree, tool
 
 from cni_lease_reset import config, display, errors, metrics, reports, service
 from cni_lease_reset.arguments import parser
@@ -126,7 +126,7 @@ def bash(line: str) -> set[str]:
 
 def fish(line: str) -> set[str]:
     script = f"source {COMPLETION}/cni-lease-reset.fish; complete --do-complete '{line}'"
-    done = subprocess.run(["fish", "--no-config", "-c", script], text=True, capture_output=True, check=True)
+    done = subprocess.run([tool("fish"), "--no-config", "-c", script], text=True, capture_output=True, check=True)
     return {offer.split("\t")[0] for offer in done.stdout.splitlines()}
 
 

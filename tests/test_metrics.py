@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
+from conftest import OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, tool
 from test_history import command
 from test_pools import conflist
 
@@ -21,7 +20,6 @@ from cni_lease_reset.systemd import NoSystemd
 TOP = Path(__file__).parent.parent
 GOLDEN = TOP / "tests/golden/metrics.prom"
 PROMETHEUS = TOP / "packaging/prometheus"
-PROMTOOL = str(shutil.which("promtool", path=f"{os.environ['PATH']}:{TOP}/.cache"))
 FILE = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
 
 
@@ -46,7 +44,9 @@ def names(text: str) -> set[str]:
 
 
 def checked(text: str) -> str:
-    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
     return done.stderr
 
@@ -215,7 +215,7 @@ def test_the_unit_may_write_where_node_exporter_looks() -> None:
 
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
 def test_promtool_tries_the_alerts(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run([PROMTOOL, *arguments], cwd=PROMETHEUS, text=True, capture_output=True, check=False)
+    done = subprocess.run([tool("promtool"), *arguments], cwd=PROMETHEUS, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
 
@@ -263,7 +263,7 @@ def test_prometheus_understands_each_expression_of_the_dashboard(tmp_path: Path)
     rules = [{"record": f"r{number}", "expr": expr} for number, expr in enumerate(expressions)]
     (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     done = subprocess.run(
-        [PROMTOOL, "check", "rules", tmp_path / "rules.yaml"], text=True, capture_output=True, check=False
+        [tool("promtool"), "check", "rules", tmp_path / "rules.yaml"], text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
