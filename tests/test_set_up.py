@@ -24,7 +24,9 @@ def test_a_tool_that_is_not_there_skips_its_test_and_that_is_a_failure_where_it_
 
 
 def test_each_target_says_what_it_does() -> None:
-    told = subprocess.run(["make", "help"], cwd=TOP, text=True, capture_output=True, check=True).stdout
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=TOP, text=True, capture_output=True, check=True
+    ).stdout
     makefile = (TOP / "Makefile").read_text()
     phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY: ")).split()[1:]
     assert [line.split()[0] for line in told.splitlines()] == phony
