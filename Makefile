@@ -53,7 +53,7 @@ clean: ## Remove all that was made here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements-dev.txt tools/system-packages
-	@tools/system-packages test
+	@tools/system-packages demo test
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps -e .
