@@ -1,11 +1,12 @@
 """The command itself: one line for what is wrong, and the exit status it deserves."""
 
 import errno
-import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import OTHER, TOP, Kept, Systemd, Tree, failing
@@ -86,15 +87,12 @@ def test_where_nobody_listens_the_work_is_done_and_the_status_is_the_works(tree:
     assert (told.returncode, told.stderr) == (74, "cni-lease-reset: No space left on device\n")
 
 
-def test_an_answer_that_cannot_be_given_ends_in_74(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(io.FileIO(full, "w", closefd=False))))
-    assert cli.main(["--root", str(tree.root), "config"]) == 74
-    os.close(full)
-    assert sys.stdout is None, "or Python would try again at the end, and exit with 120"
-    assert capsys.readouterr().err == "cni-lease-reset: No space left on device\n"
+def test_an_answer_that_cannot_be_given_ends_in_74(tree: Tree) -> None:
+    command = [sys.executable, "-m", "cni_lease_reset", "--root", str(tree.root), "config"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 74, "120: Python has tried again at the end"
+    assert done.stderr == "cni-lease-reset: No space left on device\n"
 
 
 def test_a_second_program_ends_in_75(tree: Tree) -> None:
@@ -178,17 +176,14 @@ def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
         if parent.stat().st_mode & 0o077 == 0:
             parent.chmod(0o755)
-    # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
-    code = (
-        "import os, sys\n"
-        "from cni_lease_reset import cli\n"
-        "from cni_lease_reset.commands import display\n"
-        "os.setgroups([])\n"
-        "os.setuid(65534)\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+    # A copy, for nobody may not read a checkout below root's home.
+    shutil.copytree(TOP / "cni_lease_reset", tree.root / "program/cni_lease_reset")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [*nobody, "/usr/bin/python3", "-m", "cni_lease_reset", "--root", str(tree.root), "status"]
+    place = tree.root / "program"
+    done = subprocess.run(
+        command, text=True, capture_output=True, check=False, env={"PATH": os.environ["PATH"]}, cwd=place
     )
-    command = ["/usr/bin/python3", "-c", code, "--root", str(tree.root), "status"]
-    done = subprocess.run(command, text=True, capture_output=True, check=False, env={}, cwd=TOP)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
     assert "Not read: network k8s-pod-network: '10.52.0.2': Permission denied" in done.stdout

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from cni_config import conflist
-from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, HostLocal, Kept, Systemd, Tree
-from programs import PROMTOOL, command
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, HostLocal, Kept, Systemd, Tree, tool
+from programs import command
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import metrics, status
@@ -37,7 +37,9 @@ def steady(text: str) -> str:
 
 
 def checked(text: str) -> str:
-    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
     return done.stderr
 
