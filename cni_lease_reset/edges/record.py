@@ -3,16 +3,7 @@
 import json
 from typing import Final, NamedTuple
 
-from ..core.model import (
-    About,
-    BootId,
-    Judgement,
-    NetworkOutcome,
-    Outcome,
-    Remark,
-    Result,
-    Verdict,
-)
+from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
 from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
@@ -48,6 +39,11 @@ def ran(record: Outcome | Began | Unreadable | None, boot_id: BootId) -> bool:
     if record is None:
         return False
     return isinstance(record, Unreadable) or record.boot_id == boot_id
+
+
+def judged(record: Outcome | Began | Unreadable | None, boot_id: BootId | None) -> Outcome | None:
+    """Return what this boot came to, as far as the record tells."""
+    return record if isinstance(record, Outcome) and record.boot_id == boot_id else None
 
 
 def begin(node: Node, boot_id: BootId) -> None:
