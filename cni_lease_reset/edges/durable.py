@@ -14,7 +14,7 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 
 
 class NotAFileError(OSError):
-    """Something else than a regular file stands in its place."""
+    """Something else than a regular file of a bearable size stands in its place."""
 
 
 @contextmanager
@@ -97,6 +97,25 @@ def content(parent: int, name: str, limit: int) -> bytes:
         raise
     finally:
         os.close(fd)
+
+
+def whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """Return a file of at most ``limit`` bytes and its status; links are followed: whoever may write there is root.
+
+    Raises ``OSError``, and of it :class:`NotAFileError` where it is longer or no regular file.
+    """
+    fd = os.open(path, _READ & ~os.O_NOFOLLOW)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFileError(errno.EINVAL, "not a regular file", path)
+        with open(fd, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(fd)
+    if len(content) > limit:
+        raise NotAFileError(errno.EFBIG, f"longer than {limit >> 10} KiB", path)
+    return content, status
 
 
 def replace(parent: int, name: str, content: bytes) -> None:
