@@ -11,7 +11,7 @@ LIMIT: Final = 1 << 20
 
 def text(node: Node, path: str) -> str:
     """Read a file of at most :data:`LIMIT` bytes. Raises ``OSError``."""
-    with durable.told_as(path):
+    with durable.named(path, always=True):
         return durable.whole(node.path(path), LIMIT)[0].decode(errors="replace")
 
 

@@ -19,8 +19,9 @@ Samples: TypeAlias = list[tuple[float, dict[str, str]]]  # a number, and the lab
 
 def write(node: Node, path: str, content: str) -> None:
     """Replace the file whole, readable by anybody. Its directory must be there. Raises ``OSError``."""
-    with durable.told_as(node.path(path)), durable.directory(os.path.dirname(path), root=node.root) as directory:
-        durable.replace(directory, os.path.basename(path), content.encode())
+    directory = durable.directory(os.path.dirname(path), root=node.root)
+    with durable.named(node.path(path), always=True), directory as folder:
+        durable.replace(folder, os.path.basename(path), content.encode())
 
 
 def text(node: Node, report: Report) -> str:

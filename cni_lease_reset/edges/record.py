@@ -59,9 +59,9 @@ def finish(node: Node, outcome: Outcome) -> None:
 def _write(node: Node, record: dict[str, object]) -> None:
     if node.rehearsal:
         return
-    path = node.path(f"{RUNTIME_DIRECTORY}/{_NAME}")
-    with durable.told_as(path), durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
-        durable.replace(directory, _NAME, json.dumps(record, indent=1).encode() + b"\n")
+    directory = durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True)
+    with durable.named(node.path(f"{RUNTIME_DIRECTORY}/{_NAME}"), always=True), directory as run:
+        durable.replace(run, _NAME, json.dumps(record, indent=1).encode() + b"\n")
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:
