@@ -90,6 +90,8 @@ OF_PYTHON = """
     re re._casefix re._compiler re._constants re._parser reprlib select selectors socket stat
     types typing typing.io typing.re warnings
 """
+if sys.version_info >= (3, 14):
+    OF_PYTHON += " _abc _ast _types abc annotationlib ast io"  # what typing's NamedTuple brings there
 OF_OURS = """
     bootfacts cli config durable errors events exclusive guard journald leases marker model node outcomes plan runtime
     service setaside shelf systemd verdict
