@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from ..core import events
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
@@ -51,7 +52,7 @@ def gather(node: Node, systemd: Inspector) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
     settings = _settings(node, unread)
-    reading = _marker(node, unread)
+    reading = _try(lambda: marker.read(node), None, unread)
     boot_id = _try(lambda: node.boot_id(), None, unread)
     survey = _try(lambda: leases.survey(node, settings), Survey(), unread)
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
@@ -85,10 +86,6 @@ def _settings(node: Node, unread: list[str]) -> Config:
         return Config()
 
 
-def _marker(node: Node, unread: list[str]) -> Reading | None:
-    return _try(lambda: marker.read(node), None, unread)
-
-
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
     if not survey.networks:
         return ()
@@ -98,11 +95,14 @@ def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> 
     sizes = pools.read(node, settings)
     unread += sizes.unread
     with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple(_stock(data, each, seen, sizes) for each in survey.networks)
+        return tuple(_stock(data, each, seen, sizes, unread) for each in survey.networks)
 
 
-def _stock(data: int, network: Network, seen: living.Sandboxes | None, sizes: pools.Pools) -> Stock:
+def _stock(data: int, network: Network, seen: living.Sandboxes | None, sizes: pools.Pools, unread: list[str]) -> Stock:
     found = [lease for lease, _ in leases.inventory(data, network.name)]
+    unowned = sum(lease.owner is None and not lease.torn for lease in found)
+    if unowned:
+        unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network.name, [lease.address for lease in found])
     if seen is None or seen.doubt is not None:
         return Stock(network, pools=room)
