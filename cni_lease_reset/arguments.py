@@ -47,7 +47,7 @@ def _of_status(status: argparse.ArgumentParser) -> None:
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
     metrics = "for Prometheus: print them, or replace a file of node_exporter's"
-    # const is no text, or argparse would take it for a file
+    # const: no text, or argparse would take it for a file.
     form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, type=_metrics_file, help=metrics)
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Final
 
-from ..core.errors import describe, printable
+from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Selection, Step, Survey, Trouble
 from . import durable
 from .node import Node
@@ -185,18 +185,13 @@ def _lock(network: int, *, create: bool) -> int | None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
     try:
         lock = os.open(_LOCK, flags | (os.O_CREAT if create else 0), 0o750, dir_fd=network)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         if create:
             raise
-        return None
+        return None  # not there, or not for us to look at
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
         raise
     return lock
-
-
-def quoted(network: Network) -> str:
-    """A network and its number of leases, for a sentence."""
-    return f"{printable(network.name)} {network.leases}"
