@@ -93,16 +93,13 @@ def prune(node: Node, config: Config) -> None:
     if node.rehearsal:
         return
     budget = MOST_REMOVED
-    try:
-        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-            found = resets(above)
-            empty = [reset for reset in found if size(above, reset) == 0]
-            for reset in [reset for reset in found if reset not in empty][: -config.keep_resets]:
-                budget = _remove(above, reset, budget)
-            for reset in empty:
-                discard(above, reset)
-    except FileNotFoundError:
-        return  # nothing was ever set aside
+    with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+        found = resets(above)
+        empty = [reset for reset in found if size(above, reset) == 0]
+        for reset in [reset for reset in found if reset not in empty][: -config.keep_resets]:
+            budget = _remove(above, reset, budget)
+        for reset in empty:
+            discard(above, reset)
 
 
 def size(above: int, reset: str) -> int:
