@@ -6,7 +6,8 @@ from typing import NamedTuple, TypeVar
 
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import BootId, Config, Network, NoMarker, Outcome, Reading, Survey
-from ..edges import config, durable, leases, living, marker, record, shelf
+from ..edges import config, durable, leases, marker, record, shelf
+from ..edges import sandboxes as living
 from ..edges.node import STATE_DIRECTORY, Node, set_aside_directory
 from ..edges.systemd import Inspector
 from . import attention, pools
