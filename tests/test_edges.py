@@ -17,7 +17,8 @@ from conftest import OTHER, SANDBOX, THIS, Systemd, Tree
 from cni_lease_reset import cli
 from cni_lease_reset.core.errors import RefusedError
 from cni_lease_reset.core.model import Config, Entry
-from cni_lease_reset.edges import guard, journald, living, systemd
+from cni_lease_reset.edges import guard, journald, systemd
+from cni_lease_reset.edges import sandboxes as living
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node
 

@@ -19,7 +19,8 @@ from cni_lease_reset.commands import restore, transient
 from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError, UsageError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import PROGRAM, BootId, Lease
-from cni_lease_reset.edges import durable, leases, living, shelf
+from cni_lease_reset.edges import durable, leases, shelf
+from cni_lease_reset.edges import sandboxes as living
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
