@@ -44,11 +44,12 @@ def parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verbs.add_parser(
-        "recover", help="set aside the leases whose container does not live, on a running node", allow_abbrev=False
+        "recover", help="set aside the leases whose pod does not live, on a running node", allow_abbrev=False
     )
-    recover.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
-    recover.add_argument("--yes", action="store_true", help="do not ask")
-    recover.add_argument("--worker", nargs="*", metavar="UNIT", help=argparse.SUPPRESS)  # for its transient unit
+    choice = recover.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
+    choice.add_argument("--yes", action="store_true", help="do not ask")
+    recover.add_argument("--crowded", action="store_true", help="only networks with more than max_kept_leases")
     restore = verbs.add_parser("restore", help="put the leases of a reset back", allow_abbrev=False)
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
     history = verbs.add_parser("history", help="list the boots that the journal knows", allow_abbrev=False)

@@ -110,7 +110,8 @@ def _clear(
         steps = draw_up(judgement.verdict, found.networks, settings)
         reset = Reset()
         if steps:
-            reset = setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
+            onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
+            reset = setaside.set_aside(steps, onto, lambda due: guard.rule(node, settings, manager, due))
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)

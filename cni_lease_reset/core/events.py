@@ -30,6 +30,8 @@ class MessageId(StrEnum):
     RECOVERED = "b94d2e7c1f6a4380a5d3c8e1f7b09216"
     NOT_RECOVERED = "3f8a6c0d9e2b4571b7e4f1a8c5d36017"
     RESTORED = "d05b7f3e8c9a4126938f2d6b1e4c7a18"
+    LEASE_STUCK = "2c7e9a4f1b6d4835a1c0f8d3e5b72619"
+    NO_RUNTIME = "8b1f6d3a9c5e4270b4e7a2c9d0f18320"
 
 
 _LEAD: Final = {
@@ -157,9 +159,10 @@ def not_recovered(why: str) -> Entry:
     return _entry(MessageId.NOT_RECOVERED, _WARNING, f"Not recovered: {why}")
 
 
-def restored(reset: str, *, back: int, left: int) -> Entry:
-    """Write down what ``restore`` put back."""
-    why = ", for their addresses have leases now" if left else ""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left{why}."
+def restored(reset: str, *, back: int, left: int, why: str) -> Entry:
+    """Write down what ``restore`` put back, and why not all, where something failed."""
+    taken = ", for their addresses have leases now" if left else ""
+    failed = f"; not all could be: {why}" if why else ""
+    text = f"Restored: {leases(back)} of {reset} put back, {left} left{taken}{failed}."
     fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return _entry(MessageId.RESTORED, _NOTICE, text, fields)
+    return _entry(MessageId.RESTORED, _WARNING if why else _NOTICE, text, fields)

@@ -69,6 +69,10 @@ def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...
     crowded = [network for network in found.unlisted if is_crowded(network, settings.max_kept_leases)]
     return (
         *(
+            Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
+            for each in reset.stuck
+        ),
+        *(
             Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
             for each in skipped
         ),

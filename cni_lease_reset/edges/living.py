@@ -9,11 +9,11 @@ import marshal
 import os
 import re
 import socket
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Final
 
 from ..core.errors import describe, printable
+from ..core.model import Living
 from . import child, namespaces, traces
 from .namespaces import Addresses, Mount
 from .node import Node
@@ -23,15 +23,6 @@ CONTAINERD: Final = "/run/k3s/containerd/containerd.sock"  # of RKE2 and K3s
 _ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, even if it has no time or not for us
 _POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
 _PROC: Final = re.compile(rb"^\d+ \d+ \S+ / /proc \S+ .*- proc \S+ (\S+)$", re.MULTILINE)
-
-
-class Living(NamedTuple):
-    """What was found of what was asked for."""
-
-    owners: frozenset[str] = frozenset()  # those whose id was found
-    addresses: Mapping[str, int | None] = MappingProxyType({})  # those set, and a process of that namespace, if any
-    pods: tuple[str, ...] = ()  # what says that some pod lives, whichever: sentences
-    doubts: tuple[str, ...] = ()  # why somebody may live who was not found: sentences; empty: sure
 
 
 def ask(

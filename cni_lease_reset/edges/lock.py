@@ -24,8 +24,11 @@ def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
         return
     with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
         _lock(state)
-        _keep_to_ourselves(state)
-        yield
+        try:
+            _keep_to_ourselves(state)
+            yield
+        finally:
+            fcntl.flock(state, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
 
 
 def _lock(state: int) -> None:
