@@ -1,15 +1,18 @@
-"""A node tree in a temporary directory, and the real host-local plugin."""
+"""A node tree in a temporary directory, the real host-local plugin, and what more than one file of tests needs."""
 
+import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
 
-from cni_lease_reset.core.model import BootId, Entry
+from cni_lease_reset import service
+from cni_lease_reset.core.model import BootId, Entry, Outcome
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node
 from cni_lease_reset.edges.systemd import Answer
@@ -18,9 +21,14 @@ from cni_lease_reset.edges.systemd import Answer
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
+TOP = Path(__file__).parent.parent
+GOLDEN = TOP / "tests/golden"
+
 THIS = BootId("11111111-1111-4111-8111-111111111111")
 OTHER = BootId("22222222-2222-4222-8222-222222222222")
+NEXT = BootId("33333333-3333-4333-8333-333333333333")
 SANDBOX = "ab" * 32
+K3S = "run/k3s/containerd/containerd.sock"
 PLUGIN = next(p for p in ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin") if os.access(f"{p}/host-local", os.X_OK))
 
 
@@ -44,6 +52,11 @@ class Tree:
     def mark(self, state: str, boot_id: str = OTHER) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
         (self.state / "marker").write_text(f"state={state}\nboot_id={boot_id}\nsince=2026-11-23T06:12:01Z\n")
+
+    def put(self, path: str, text: str) -> None:
+        """Write a file anywhere below the root."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(text.encode("utf-8", "surrogatepass"))
 
     def lease(self, address: str, content: str = f"{SANDBOX}\r\neth0", network: str = "k8s-pod-network") -> Path:
         (self.data / network).mkdir(parents=True, exist_ok=True)
@@ -109,6 +122,13 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def lasting_tree() -> Iterator[Tree]:
+    """A tree for all the examples of hypothesis."""
+    with TemporaryDirectory() as directory:
+        yield Tree(Path(directory))
+
+
 @pytest.fixture
 def journal() -> Kept:
     return Kept()
@@ -156,3 +176,64 @@ class HostLocal:
 @pytest.fixture
 def host_local(tree: Tree) -> HostLocal:
     return HostLocal(tree)
+
+
+def sandbox(number: int) -> str:
+    return f"{number:064x}"
+
+
+def live(tree: Tree, number: int, namespace: str = "k8s.io") -> None:
+    path = tree.root / f"proc/{1000 + number}/cmdline"
+    path.parent.mkdir(parents=True)
+    shim = ("/usr/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox(number), "-address", f"/{K3S}")
+    path.write_text("\0".join((*shim, "")))
+
+
+@pytest.fixture
+def pods(tree: Tree) -> HostLocal:
+    """A pool in which 20 leases leaked and 8 pods live, one of them only by its task directory."""
+    plugin = HostLocal(tree)
+    for number in range(28):
+        plugin.add(sandbox(number))
+    for number in range(20, 27):
+        live(tree, number)
+    (tree.root / "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io" / sandbox(27)).mkdir(parents=True)
+    return plugin
+
+
+@pytest.fixture
+def reset(tree: Tree) -> str:
+    """What a boot after a power cut set aside."""
+    tree.mark("running", OTHER)
+    for number in range(2, 7):
+        tree.lease(f"10.52.0.{number}")
+    tree.lease("fd00::2", network="cbr0")
+    service.boot(tree.node, Systemd(), Kept())
+    assert not tree.leases()
+    return next((tree.state / "set-aside").iterdir()).name
+
+
+def held_lock(tree: Tree, network: str = "k8s-pod-network") -> None:
+    lock = os.open(tree.data / network / "lock", os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def failing(name: str, monkeypatch: pytest.MonkeyPatch, when: Callable[[tuple[object, ...]], bool], code: int) -> None:
+    """Let one call of ``os`` fail as a full or broken disk would, where the condition holds."""
+    real = getattr(os, name)
+
+    def call(*arguments: object, **options: object) -> object:
+        if when(arguments):
+            raise OSError(code, os.strerror(code), str(arguments[0]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, name, call)
+
+
+def boot(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
+    before = len(journal.verdicts)
+    outcome = service.boot(tree.node, manager or Systemd(), journal)
+    assert len(journal.verdicts) == before + 1, "each run leaves exactly one verdict entry"
+    assert "CNI_VERDICT" in dict(journal.entries[-1].fields), "and it is the last of ours"
+    assert len(journal.entries[-1].message) <= 100
+    return outcome

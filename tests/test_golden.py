@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, SANDBOX, THIS, Tree
-from test_history import GOLDEN, command
-from test_scenarios import normalised
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, Tree
+from programs import command, normalised
 
 WRITTEN = 1_795_200_000  # 2026-11-20
 
@@ -83,4 +82,4 @@ def test_every_golden_output_is_some_tests(tree: Tree) -> None:
 @pytest.mark.parametrize("name", ["history", "status"])
 def test_the_readme_shows_what_it_prints(name: str) -> None:
     shown = "".join(f"    {line}\n" if line else "\n" for line in (GOLDEN / f"{name}.txt").read_text().splitlines())
-    assert shown in (GOLDEN.parent.parent / "README.md").read_text()
+    assert shown in (TOP / "README.md").read_text()

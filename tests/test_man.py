@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Kept, Tree
+from conftest import TOP, Kept, Tree
 
 from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
@@ -20,7 +20,6 @@ from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
 from cni_lease_reset.edges.systemd import NoSystemd
 
-TOP = Path(__file__).parent.parent
 PROGRAM = TOP / "man/cni-lease-reset.8"
 SETTINGS = TOP / "man/cni-lease-reset.yaml.5"
 COMPLETION = TOP / "packaging/completion"

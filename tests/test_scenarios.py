@@ -7,23 +7,18 @@ time of this run is written as 20261123T061201Z and 2026-11-23T06:12:01Z. An emp
 
 import fcntl
 import os
-import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from conftest import Kept, Systemd
+from programs import normalised
 
 from cni_lease_reset import service
 from cni_lease_reset.edges.node import Node
 
 SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
-
-
-def normalised(text: str) -> str:
-    text = re.sub(r"\d{8}T\d{6}Z", "20261123T061201Z", text)
-    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-11-23T06:12:01Z", text)
 
 
 def picture(root: Path) -> dict[str, str]:

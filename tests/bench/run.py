@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(TOP / "tests"), str(HERE)]
 
 import report  # noqa: E402
-from test_bus import STAND_IN, running  # noqa: E402
+from programs import STAND_IN, running  # noqa: E402
 
 CACHE = TOP / ".cache/bench"
 IN_TREE = """

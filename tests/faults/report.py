@@ -5,10 +5,11 @@ import platform
 import textwrap
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
-PAGE: Final = Path(__file__).parents[2] / "docs/RELIABILITY.md"
+from conftest import TOP
+
+PAGE: Final = TOP / "docs/RELIABILITY.md"
 
 
 class Promise(NamedTuple):

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import Kept, Systemd, Tree
+from conftest import TOP, Kept, Systemd, Tree
 
 from cni_lease_reset import service
 from cni_lease_reset.core.model import BootId
 
 from . import report
 from .conftest import LONG, Figures
-from .tracing import TOP, plain
+from .tracing import plain
 
 CANARY: Final = "elsewhere-canary"
 VERBS: Final = (("boot",), ("status",), ("recover", "--yes"))
@@ -232,9 +232,10 @@ def test_as_many_leases_as_a_network_of_16_bits_can_have(place: Path, long: bool
     figures.add(report.LEASES, most)
 
 
-@pytest.mark.parametrize("module", sorted(path.name for path in (TOP / "cni_lease_reset").glob("*.py")))
+PACKAGE = TOP / "cni_lease_reset"
+
+
+@pytest.mark.parametrize("module", sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")))
 def test_what_changes_a_file_goes_through_a_directorys_descriptor(module: str) -> None:
-    calls = re.findall(
-        r"os\.(?:rename|unlink|mkdir|rmdir|link|symlink)\(.*", (TOP / "cni_lease_reset" / module).read_text()
-    )
+    calls = re.findall(r"os\.(?:rename|unlink|mkdir|rmdir|link|symlink)\(.*", (PACKAGE / module).read_text())
     assert all("dir_fd=" in call for call in calls), calls

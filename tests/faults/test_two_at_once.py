@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import HostLocal, Tree
+from conftest import TOP, HostLocal, Tree
 
 from . import report
 from .cases import aside, live
 from .conftest import Figures
-from .tracing import TOP
 
 BOOT, RECOVER = ("boot",), ("recover", "--yes")
 

@@ -4,12 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from conftest import Tree
+from conftest import TOP, Tree
 
-TOP: Final = Path(__file__).parents[2]
 _CALL: Final = re.compile(r"([a-z0-9_]+)\((.*)")
 _CHANGING: Final = re.compile(
     r"(mkdir|rename|unlink|rmdir|link|symlink|mknod|fsync|fdatasync|fchmod|fchown|chmod|chown|utime|truncate|ftruncate"

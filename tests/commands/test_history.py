@@ -7,17 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HostLocal, Kept, Systemd, Tree
+from conftest import GOLDEN, HostLocal, Kept, Systemd, Tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import command
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import history, screen
+from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.core import events
 from cni_lease_reset.core.errors import InputOutputError
+from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import BootId, Entry, Judgement, NetworkOutcome, Outcome, Result, Verdict
 from cni_lease_reset.edges.journald import serialise
 from cni_lease_reset.edges.node import Node
 
-GOLDEN = Path(__file__).parent / "golden"
+VALUES = st.sampled_from(("9" * 18, "-1", "unclean")) | st.text() | st.none() | st.lists(st.integers())
+ENTRIES = st.dictionaries(
+    st.sampled_from(("_BOOT_ID", "__REALTIME_TIMESTAMP", "CNI_VERDICT", "CNI_LEASES_FOUND", "CNI_USEC")), VALUES
+)
 REMOTE = next(p for p in ("/usr/lib/systemd", "/lib/systemd") if os.access(f"{p}/systemd-journal-remote", os.X_OK))
 MACHINE = "0123456789abcdef0123456789abcdef"
 FIRST = 1_761_886_800  # 2025-10-31 05:00 UTC
@@ -68,12 +76,6 @@ TEN = [
 def ten(tmp_path: Path) -> Node:
     keep(tmp_path, *(exported(number, events.verdict(each)) for number, each in enumerate(TEN)))
     return Node(str(tmp_path))
-
-
-def command(node: Node, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "cni_lease_reset", "--root", node.root, *arguments]
-    surroundings = {**os.environ, "TZ": "Europe/Berlin", "PYTHONIOENCODING": "utf-8", **environment}
-    return subprocess.run(call, env=surroundings, text=True, capture_output=True, check=False)
 
 
 def test_ten_boots_are_ten_lines_newest_first(ten: Node) -> None:
@@ -227,3 +229,13 @@ def test_where_there_are_no_glyphs_numbers_do(ten: Node) -> None:
     done = command(ten, "history", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "Leases at boot  0 34 41 58 92 37 44 71 253 36\n" in done.stdout
+
+
+@settings(deadline=None)
+@given(entry=ENTRIES)
+def test_an_entry_of_the_journal_is_a_line_or_left(entry: dict[str, object]) -> None:
+    entry = {"MESSAGE_ID": MessageId.CLEARED, "_BOOT_ID": "b", **entry}
+    found = history.History(history.parse(json.dumps(entry).encode()), volatile=False, remarks=())
+    assert json.loads(history.as_json(found, None))["version"] == 1
+    shown = history.as_text(found, None, Screen())
+    assert shown.replace("\n", "").isprintable()

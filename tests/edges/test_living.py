@@ -80,3 +80,13 @@ def test_network_namespaces_of_pods_are_seen(tree: Tree) -> None:
     assert not living.has_network_namespaces(tree.node)
     (tree.root / "run/netns/cni-1234").touch()
     assert living.has_network_namespaces(tree.node)
+
+
+def test_a_proc_that_cannot_be_listed_proves_nothing(tree: Tree) -> None:
+    (tree.root / "proc").rename(tree.root / "gone")
+    assert "cannot be listed" in str(living.processes(tree.node).unproven)
+
+
+def test_a_process_that_ends_meanwhile_is_no_pod(tree: Tree) -> None:
+    (tree.root / "proc/99").mkdir()
+    assert living.processes(tree.node) == living.Processes()

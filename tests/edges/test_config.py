@@ -1,10 +1,9 @@
 """The configuration: the real PyYAML, and one clear line for whatever is wrong."""
 
 import os
-from pathlib import Path
 
 import pytest
-from conftest import Tree
+from conftest import TOP, Tree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
 
-SHIPPED = Path(__file__).parent.parent / "packaging/systemd/config.yaml"
+SHIPPED = TOP / "packaging/systemd/config.yaml"
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{c}: &{c} [*{p}, *{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -1,43 +1,26 @@
-"""``recover`` and ``restore`` on trees, with the real host-local; the real systemd is the virtual machines'."""
+"""``recover`` on trees, with the real host-local; the real systemd is the virtual machines'."""
 
-import fcntl
 import os
 import pty
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, HostLocal, Kept, Systemd, Tree
+from conftest import K3S, HostLocal, Kept, Systemd, Tree, held_lock, live, sandbox
 
-from cni_lease_reset import cli, service
+from cni_lease_reset import cli
 from cni_lease_reset.commands import recover as recovery
-from cni_lease_reset.commands import restore, transient
-from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError, UsageError
+from cni_lease_reset.commands import transient
+from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError
 from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.model import PROGRAM, BootId, Lease
-from cni_lease_reset.edges import durable, leases, shelf
-from cni_lease_reset.edges import sandboxes as living
-from cni_lease_reset.edges.journald import Journal
+from cni_lease_reset.core.model import Lease
+from cni_lease_reset.edges import durable, living
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer, TransientUnit
-
-K3S = "run/k3s/containerd/containerd.sock"
-
-
-def sandbox(number: int) -> str:
-    return f"{number:064x}"
-
-
-def live(tree: Tree, number: int, namespace: str = "k8s.io") -> None:
-    path = tree.root / f"proc/{1000 + number}/cmdline"
-    path.parent.mkdir(parents=True)
-    shim = ("/usr/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox(number), "-address", f"/{K3S}")
-    path.write_text("\0".join((*shim, "")))
 
 
 def picture(tree: Tree) -> dict[str, tuple[int, int, int]]:
@@ -49,18 +32,6 @@ def picture(tree: Tree) -> dict[str, tuple[int, int, int]]:
 
 def recover(tree: Tree, *arguments: str) -> int:
     return cli.main(["--root", str(tree.root), "recover", *arguments])
-
-
-@pytest.fixture
-def pods(tree: Tree) -> HostLocal:
-    """A pool in which 20 leases leaked and 8 pods live, one of them only by its task directory."""
-    plugin = HostLocal(tree)
-    for number in range(28):
-        plugin.add(sandbox(number))
-    for number in range(20, 27):
-        live(tree, number)
-    (tree.root / "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io" / sandbox(27)).mkdir(parents=True)
-    return plugin
 
 
 def test_the_leaked_leases_go_and_the_living_stay_untouched(
@@ -165,11 +136,6 @@ def in_doubt(tree: Tree) -> None:
 
 def other_engine(tree: Tree) -> None:
     (tree.root / "proc/1020/cmdline").write_text("/usr/bin/conmon\0-c\0x\0")
-
-
-def held_lock(tree: Tree, network: str = "k8s-pod-network") -> None:
-    lock = os.open(tree.data / network / "lock", os.O_RDONLY | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def another_network_held(tree: Tree) -> None:
@@ -311,116 +277,6 @@ def test_a_network_that_cannot_be_read_is_an_error_and_a_link_is_passed_over(tre
     assert recovery.look(tree.node, Systemd(down=False)).cleared == 19
 
 
-class Operator(Systemd):
-    """A systemd that does with the transient unit what a test tells it; the real one is the virtual machines'."""
-
-    def __init__(self, tree: Tree, journal: Journal, *, killed: bool = False, at_work: bool | None = False) -> None:
-        super().__init__({"rke2-server.service": "active"}, down=False)
-        self.tree, self.journal, self.killed, self.is_at_work = tree, journal, killed, at_work
-        self.unit: TransientUnit | None = None
-
-    def stop(self, units: Sequence[str]) -> None:
-        for unit in units:
-            self.states[unit] = "inactive"
-
-    def start(self, unit: TransientUnit) -> None:
-        self.unit = unit
-        units = unit.command[3:]
-        with Path(unit.output).open("a", encoding="utf-8") as output:
-
-            def say(line: str) -> None:
-                print(line, file=output)
-
-            transient.work_in_unit(self.tree.node, self, self.journal, units, say)
-            if not self.killed:
-                say(transient.last_words(units, 0))
-
-    def at_work(self, unit: str) -> bool | None:
-        assert unit == transient.UNIT
-        return self.is_at_work
-
-
-@pytest.fixture
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transient, "PROGRAM", sys.executable)
-
-
-@pytest.mark.usefixtures("_installed")
-def test_the_work_is_done_in_a_unit_that_starts_the_runtime_again(tree: Tree, pods: HostLocal, journal: Kept) -> None:
-    operator = Operator(tree, journal)
-    said: list[str] = []
-    assert transient.start(tree.node, operator, ("rke2-server.service",), said.append) == 0
-    assert len(tree.leases()) == 8
-    assert operator.unit is not None
-    assert operator.unit.before == ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
-    assert operator.unit.command == (sys.executable, "recover", "--worker", "rke2-server.service")
-    assert operator.unit.afterwards == ("/usr/bin/systemctl", "--no-block", "start", "--", "rke2-server.service")
-    assert said[0] == "Stopping rke2-server.service; the pods go on running."
-    assert said[-1] == "The start of rke2-server.service is queued; watch it with: systemctl status rke2-server.service"
-    assert operator.states["rke2-server.service"] == "inactive"
-
-
-@pytest.mark.usefixtures("_installed")
-def test_where_no_unit_is_up_none_is_started(tree: Tree, pods: HostLocal, journal: Kept) -> None:
-    operator = Operator(tree, journal)
-    operator.states.clear()
-    said: list[str] = []
-    assert transient.start(tree.node, operator, (), said.append) == 0
-    assert operator.unit is not None
-    assert operator.unit.afterwards == ("/usr/bin/true",)
-    assert said[-1].startswith("Set aside 20 leases")
-
-
-@pytest.mark.usefixtures("_installed")
-def test_work_that_is_cut_short_is_told(tree: Tree, pods: HostLocal, journal: Kept) -> None:
-    with pytest.raises(InputOutputError, match="recover was cut short"):
-        transient.start(tree.node, Operator(tree, journal, killed=True), ("rke2-server.service",), lambda _line: None)
-
-
-@pytest.mark.usefixtures("_installed")
-def test_one_recover_at_a_time(tree: Tree, journal: Kept) -> None:
-    with pytest.raises(RefusedError, match="another recover is at work"):
-        transient.start(tree.node, Operator(tree, journal, at_work=True), (), lambda _line: None)
-    with pytest.raises(RefusedError, match="systemd cannot be asked"):
-        transient.start(tree.node, Operator(tree, journal, at_work=None), (), lambda _line: None)
-
-
-def test_without_the_package_there_is_no_unit(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transient, "PROGRAM", str(tree.root / "none"))
-    with pytest.raises(InputOutputError, match="install the package"):
-        transient.start(tree.node, Operator(tree, journal), (), lambda _line: None)
-
-
-def test_who_watches_waits_for_the_end(tree: Tree, journal: Kept, tmp_path: Path) -> None:
-    path = tmp_path / "progress"
-    path.write_text("one\n")
-    said: list[str] = []
-
-    class Slow(Operator):
-        def at_work(self, _unit: str) -> bool:
-            if said:
-                with path.open("a") as file:
-                    file.write("two\nexit 75\n")
-            return True
-
-    assert transient.follow(str(path), Slow(tree, journal), said.append) == 75
-    assert said == ["one", "two"]
-
-
-@pytest.mark.usefixtures("_installed")
-def test_who_stops_watching_is_told_that_it_goes_on(tree: Tree, pods: HostLocal, journal: Kept) -> None:
-    said: list[str] = []
-
-    def interrupted(line: str) -> None:
-        said.append(line)
-        if len(said) == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        transient.start(tree.node, Operator(tree, journal), ("rke2-server.service",), interrupted)
-    assert said[-1].startswith("recover goes on without you in cni-lease-reset-recover.service")
-
-
 def test_the_unit_calls_the_worker(tree: Tree, pods: HostLocal, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(tree.root)
     assert cli.main(["--root", root, "recover", "--worker"]) == os.EX_TEMPFAIL, "no systemd runs here"
@@ -451,127 +307,6 @@ def test_nobody_but_root_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
         recovery.look(Node("/"), Systemd())
 
 
-def test_the_program_is_where_the_unit_looks_for_it() -> None:
-    unit = (Path(__file__).parent.parent / "packaging/systemd/cni-lease-reset.service").read_text()
-    assert f"ExecStart={PROGRAM} boot\n" in unit
-
-
-# --- restore
-
-
-@pytest.fixture
-def reset(tree: Tree) -> str:
-    """What a boot after a power cut set aside."""
-    tree.mark("running", OTHER)
-    for number in range(2, 7):
-        tree.lease(f"10.52.0.{number}")
-    tree.lease("fd00::2", network="cbr0")
-    service.boot(tree.node, Systemd(), Kept())
-    assert not tree.leases()
-    return next((tree.state / "set-aside").iterdir()).name
-
-
-def test_a_reset_is_put_back_whole(tree: Tree, reset: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path.name: path.stat().st_ino for path in (tree.state / "set-aside").rglob("*") if path.is_file()}
-    assert cli.main(["--root", str(tree.root), "restore", reset]) == 0
-    assert capsys.readouterr().out == "cbr0: 1 put back, 0 left\nk8s-pod-network: 5 put back, 0 left\n"
-    assert {name: (tree.network / name).stat().st_ino for name in tree.leases()}.items() <= before.items()
-    assert tree.leases() == {f"10.52.0.{number}" for number in range(2, 7)}
-    assert tree.leases("cbr0") == {"fd00::2"}
-    assert list((tree.state / "set-aside").iterdir()) == []
-
-
-def test_a_lease_that_exists_now_is_never_overwritten(tree: Tree, reset: str, journal: Kept) -> None:
-    mine = tree.lease("10.52.0.3", "mine")
-    said = restore.restore(tree.node, Systemd(), journal, reset)
-    assert mine.read_text() == "mine"
-    assert tree.set_aside() == {"10.52.0.3"}
-    assert "k8s-pod-network: 4 put back, 1 left" in said
-    assert f"stays in reset {reset}" in said
-    assert [entry.message_id for entry in journal.entries] == [MessageId.RESTORED]
-
-
-def test_a_network_that_is_gone_is_made_again(tree: Tree, reset: str, journal: Kept) -> None:
-    (tree.data / "cbr0/lock").unlink()
-    (tree.data / "cbr0").rmdir()
-    restore.restore(tree.node, Systemd(), journal, reset)
-    assert tree.leases("cbr0") == {"fd00::2"}
-
-
-@pytest.mark.parametrize("why", ["unit", "pod", "lock"])
-def test_a_restore_is_refused_while_pods_may_live(tree: Tree, reset: str, journal: Kept, why: str) -> None:
-    systemd = Systemd({"k3s.service": "active"} if why == "unit" else {})
-    if why == "pod":
-        tree.shim()
-    if why == "lock":
-        held_lock(tree)
-    with pytest.raises((RefusedError, BusyError), match="nothing was put back") as error:
-        restore.restore(tree.node, systemd, journal, reset)
-    assert error.value.status == os.EX_TEMPFAIL
-    assert len(tree.set_aside()) == 6
-
-
-def test_a_refused_restore_leaves_no_trace(tree: Tree, reset: str, journal: Kept) -> None:
-    (tree.data / "cbr0/lock").unlink()
-    (tree.data / "cbr0").rmdir()
-    with pytest.raises(RefusedError):
-        restore.restore(tree.node, Systemd({"k3s.service": "active"}), journal, reset)
-    assert not (tree.data / "cbr0").exists()
-
-
-def test_a_runtime_that_comes_up_meanwhile_is_seen_under_the_lock(tree: Tree, reset: str, journal: Kept) -> None:
-    class ComesUp(Systemd):
-        def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-            answer = super().unit_states(units)
-            self.states["k3s.service"] = "active"
-            return answer
-
-    with pytest.raises(RefusedError, match="nothing was put back"):
-        restore.restore(tree.node, ComesUp(), journal, reset)
-    assert len(tree.set_aside()) == 6
-
-
-@pytest.mark.parametrize("name", ["1-20261123T061201Z-11111112", "nonsense", "../../networks", "x\n"])
-def test_a_wrong_name_is_told_with_the_nearest(tree: Tree, reset: str, journal: Kept, name: str) -> None:
-    near = f", did you mean '{reset}'?" if name.startswith("1-") else ""
-    with pytest.raises(UsageError) as error:
-        restore.restore(tree.node, Systemd(), journal, name)
-    assert str(error.value).endswith(near)
-    assert "\n" not in str(error.value)
-
-
-def test_the_number_of_a_reset_tells_which_is_meant(tree: Tree, reset: str, journal: Kept) -> None:
-    with pytest.raises(UsageError, match=f"there is no reset '1', did you mean '{reset}'?"):
-        restore.restore(tree.node, Systemd(), journal, "1")
-    with pytest.raises(UsageError, match="there is no reset '7'; cni-lease-reset status lists them"):
-        restore.restore(tree.node, Systemd(), journal, "7")
-
-
-@pytest.mark.parametrize("place", [".", "k8s-pod-network"])
-def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journal: Kept, place: str) -> None:
-    note = tree.state / "set-aside" / reset / place / "note"
-    note.write_text("keep this")
-    assert "k8s-pod-network: 5 put back, 0 left" in restore.restore(tree.node, Systemd(), journal, reset)
-    assert len(tree.leases()) == 5
-    assert note.read_text() == "keep this"
-    assert (tree.state / "set-aside" / reset / "reason").exists(), "the reset is there, and so is why"
-    assert not (tree.network / "note").exists()
-    tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
-    service.boot(tree.node, Systemd(), journal)
-    assert [entry.message_id for entry in journal.entries] == [MessageId.RESTORED, MessageId.CLEARED], (
-        "and no complaint"
-    )
-    assert note.read_text() == "keep this"
-
-
-def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
-    with pytest.raises(UsageError, match="there is no reset 'x'"):
-        restore.restore(tree.node, Systemd(), journal, "x")
-
-
-# --- what seldom happens
-
-
 def test_the_worker_ends_with_its_status(
     tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -586,23 +321,6 @@ def test_a_fault_of_ours_is_one_line(
     monkeypatch.setattr(recovery, "look", lambda _node, _manager: 1 // 0)
     assert recover(tree) == 1
     assert capsys.readouterr().err.startswith("cni-lease-reset: unexpected, please report: ZeroDivisionError: ")
-
-
-def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
-    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parse = leases.parse
-
-    def removing(name: str, content: bytes) -> Lease:
-        if name == "10.52.0.2":
-            pods.delete(sandbox(0))
-        return parse(name, content)
-
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
-        monkeypatch.setattr(leases, "parse", removing)
-        found = leases.inventory(data, "k8s-pod-network")
-    assert (found[0][0].address, found[0][1]) == ("10.52.0.2", 0.0)
-    assert len(found) == 28
 
 
 def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,27 +344,3 @@ def test_waiting_for_containerd_goes_on_until_it_is_gone(
     recovery.work(tree.node, Systemd(down=False), journal, lambda _line: None)
     assert answers == []
     assert len(tree.leases()) == 8
-
-
-def test_a_reset_says_why_it_was_made(tree: Tree, reset: str) -> None:
-    with durable.directory(f"/var/lib/cni/cni-lease-reset/set-aside/{reset}", root=tree.node.root) as folder:
-        assert shelf.reason(folder) == "unclean shutdown"
-        os.unlink("reason", dir_fd=folder)
-        assert shelf.reason(folder) == ""
-
-
-def test_a_reason_that_cannot_be_kept_stops_no_reset(
-    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = os.open
-
-    def full(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if path.endswith("/reason"):
-            raise OSError(28, "No space left on device", path)
-        return opened(path, flags, mode, dir_fd=dir_fd)
-
-    tree.mark("running", OTHER)
-    tree.lease("10.52.0.2")
-    monkeypatch.setattr(os, "open", full)
-    assert service.boot(tree.node, Systemd(), journal).cleared == 1
-    assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.CLEARED]

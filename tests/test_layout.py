@@ -1,22 +1,14 @@
-"""What must agree: unit and command, events and catalog, modules and the import rule."""
+"""The rooms and the import rule, what a boot loads, and what is needed at run time."""
 
 import ast
 import graphlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import THIS, Systemd, Tree
+from conftest import TOP, Tree
 
-from cni_lease_reset import cli
-from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.edges.node import Node
-
-TOP = Path(__file__).parent.parent
-UNIT = TOP / "packaging/systemd/cni-lease-reset.service"
-CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
 # Imports point downwards only, cli → service | commands → edges → core: the picture of docs/architecture.md.
 BELOW = {
     "__main__": {"cli"},
@@ -114,40 +106,6 @@ def test_a_clean_boot_imports_these_modules_and_no_others(tree: Tree) -> None:
     assert "Clean shutdown: nothing to set aside" in done.stderr
     ours = {"cni_lease_reset", *(f"cni_lease_reset.{name}" for name in OF_OURS.split())}
     assert set(done.stdout.split()) - {*OF_PYTHON.split()} == ours
-
-
-def test_what_the_unit_runs_means_this_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree.mark("clean")
-    monkeypatch.setattr(cli, "Node", lambda: tree.node)
-    monkeypatch.setattr(cli, "Systemd", lambda: Systemd(down=True))
-    assert Node() == Node("/")
-    assert cli.main(["boot"]) == 0
-    assert cli.main(["shutdown"]) == 0
-    assert "state=clean" in tree.marker()
-    assert THIS in tree.marker()
-
-
-def test_every_message_has_a_catalog_entry_and_every_entry_a_message() -> None:
-    text = CATALOG.read_text()
-    assert re.findall(r"^-- ([0-9a-f]{32})$", text, re.MULTILINE) == list(MessageId)
-    assert len(set(MessageId)) == len(MessageId)
-    assert text.count("\nSubject: ") == text.count("\nDefined-By: cni-lease-reset\n") == len(MessageId)
-    assert all(len(line) <= 76 for line in text.splitlines())
-
-
-def test_the_unit_calls_verbs_that_exist() -> None:
-    from cni_lease_reset.arguments import parser
-
-    calls = re.findall(r"^Exec(?:Start|Stop)=/usr/bin/cni-lease-reset (.*)$", UNIT.read_text(), re.MULTILINE)
-    assert calls == ["boot", "shutdown"]
-    for call in calls:
-        assert parser().parse_args([call]).verb == call
-
-
-def test_the_unit_is_caged() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=12", str(UNIT)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout[-200:]
 
 
 def test_there_are_two_dependencies_at_run_time() -> None:

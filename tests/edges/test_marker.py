@@ -3,14 +3,17 @@
 import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from conftest import OTHER, THIS
+from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, boot, failing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, State
-from cni_lease_reset.edges import durable, marker
+from cni_lease_reset import service
+from cni_lease_reset.core import events
+from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, Outcome, State
+from cni_lease_reset.edges import durable, marker, record
 
 GOOD = marker.render(Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"))
 
@@ -100,17 +103,6 @@ def test_the_write_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (tmp_path / "marker").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_call_that_knows_only_a_descriptor_fails_with_the_files_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(_fd: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", broken)
-    with durable.directory("/", root=str(tmp_path)) as state, pytest.raises(OSError, match=r"'marker\.new'"):
-        marker.record(state, State.RUNNING, THIS)
-
-
 def test_a_left_over_temporary_file_or_link_is_replaced(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -141,3 +133,102 @@ def test_a_clean_mark_that_must_stay_is_told(tmp_path: Path) -> None:
         (tmp_path / "marker.new").mkdir()
         told = marker.take(state, Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"), THIS)  # there is none to remove
     assert told == "'marker': No such file or directory"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_mark_that_cannot_be_read_may_be_clean_and_does_not_stay(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    tree.config("network: [mistyped]\n")  # so that nothing is written over it
+    read = durable.read
+
+    def failing(parent: int, name: str, limit: int) -> bytes:
+        if name == "marker":
+            raise OSError(code, os.strerror(code), name)
+        return read(parent, name, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "read", failing)
+        assert boot(tree, journal).judgement.verdict == "damaged"
+    assert not (tree.state / "marker").exists()
+    tree.next_kernel(NEXT)
+    assert boot(tree, journal).judgement.verdict == "unknown", "never clean: that boot may have crashed"
+
+
+def test_a_mark_that_stays_where_nothing_can_be_judged_is_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    (tree.root / "proc/sys/kernel/random/boot_id").unlink()
+
+    def failing(_parent: int, name: str) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    monkeypatch.setattr(durable, "remove", failing)
+    with pytest.raises(OSError, match="the clean mark cannot be used up: 'marker': Read-only file system"):
+        service.boot(tree.node, Systemd(), journal)
+
+
+@pytest.mark.parametrize("name", ["fsync", "rename"])
+def test_a_marker_that_cannot_be_written_fails_the_boot(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    real = durable.replace
+
+    def replace(parent: int, file: str, content: bytes) -> None:
+        with monkeypatch.context() as broken:
+            if file == "marker":
+                failing(name, broken, lambda _arguments: True, errno.ENOSPC)
+            real(parent, file, content)
+
+    monkeypatch.setattr(durable, "replace", replace)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert "the marker cannot be written" in outcome.why
+    assert OTHER in tree.marker()
+    assert not (tree.state / "marker.new").exists()
+
+
+@pytest.mark.parametrize("verdict", ["clean", "running"])
+def test_on_a_full_disk_a_clean_mark_is_removed_and_any_other_stays(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    tree.mark(verdict)
+    real = os.open
+
+    def full(path: str, flags: int, *rest: object, **options: object) -> int:
+        if flags & os.O_CREAT and not os.path.exists(f"/proc/self/fd/{options.get('dir_fd')}/{path}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return real(path, flags, *rest, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", full)
+        outcome = service.boot(tree.node, Systemd(), journal)
+    assert outcome.result == "failed"
+    assert (tree.state / "marker").exists() is (verdict == "running")
+    tree.next_kernel(NEXT)
+    again = service.boot(tree.node, Systemd(), journal)
+    assert again.judgement.verdict == ("unknown" if verdict == "clean" else "unclean")
+
+
+def test_a_clean_mark_that_must_stay_is_an_error_of_its_own(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    failing("unlink", monkeypatch, lambda _arguments: True, errno.EROFS)
+    failing("rename", monkeypatch, lambda _arguments: True, errno.EROFS)
+    service.boot(tree.node, Systemd(), journal)
+    stuck = journal.entries[0]
+    assert (stuck.message_id, stuck.priority) == (events.MessageId.MARKER_STUCK, 3)
+    assert stuck.message == "The clean mark cannot be used up: 'marker': Read-only file system"
+
+
+def test_a_marker_of_a_directory_is_damaged_and_told_at_each_boot(tree: Tree, journal: Kept) -> None:
+    (tree.state / "marker").mkdir(parents=True)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.judgement.verdict, outcome.result) == ("damaged", "failed")
+    assert isinstance(record.read(tree.node), Outcome)

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, Tree
-from test_bus import STAND_IN, running
+from conftest import OTHER, TOP, Tree
+from programs import STAND_IN, running
 
 from cni_lease_reset import __version__
 
-TOP = Path(__file__).parent.parent
 RPM = TOP / "packaging/rpm"
 INSTALL = "rpm --install --nodeps /run/package.rpm 2>/run/install.log"
 

@@ -5,30 +5,33 @@ import os
 from pathlib import Path
 
 import pytest
+from cni_config import FLANNEL, IPV6, conflist, flannel, write
 from conftest import HostLocal, Tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cni_lease_reset.commands import foreign, pools
 from cni_lease_reset.commands.pools import Pool
 from cni_lease_reset.core.model import Config
 
-FLANNEL = "FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-IPV6 = "FLANNEL_IPV6_NETWORK=fd00:42::/56\nFLANNEL_IPV6_SUBNET=fd00:42:0:3::1/64\n"
-
-
-def conflist(tree: Tree, ipam: object, name: str = "k8s-pod-network", file: str = "10-canal.conflist") -> None:
-    write(tree, file, {"name": name, "plugins": [{"type": "calico", "ipam": ipam}, {"type": "portmap"}]})
-
-
-def write(tree: Tree, file: str, document: object) -> None:
-    path = tree.root / "etc/cni/net.d" / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-
-
-def flannel(tree: Tree, text: str) -> None:
-    path = tree.root / "run/flannel/subnet.env"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+KEYS = [
+    "name",
+    "plugins",
+    "ipam",
+    "type",
+    "subnet",
+    "ranges",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "dataDir",
+    "delegates",
+]
+WORDS = ("10.0.0.0/24", "fd00::/64", "10.0.0.5", "fd00::1", "host-local", "flannel", "usePodCidr", "k8s-pod-network")
+SCALARS = st.none() | st.booleans() | st.integers() | st.sampled_from(WORDS) | st.text()
+DOCUMENTS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner), max_leaves=30
+)
 
 
 def sizes(tree: Tree, network: str = "k8s-pod-network", leased: tuple[str, ...] = ()) -> dict[str, int]:
@@ -139,16 +142,6 @@ def test_what_cannot_be_read_is_told(tree: Tree, text: str) -> None:
     assert pools.read(tree.node, Config()).unread == (BROKEN[text],)
 
 
-def test_a_fifo_or_a_broken_link_holds_nothing_up(tree: Tree) -> None:
-    folder = tree.root / "etc/cni/net.d"
-    folder.mkdir(parents=True)
-    os.mkfifo(folder / "a.conf")
-    (folder / "b.conf").symlink_to("/nowhere/at/all")
-    unread = pools.read(tree.node, Config()).unread
-    assert unread[0] == "'/etc/cni/net.d/a.conf': not a regular file"
-    assert unread[1].endswith("etc/cni/net.d/b.conf': No such file or directory")
-
-
 def test_flannels_file_may_be_anything(tree: Tree) -> None:
     flannel(tree, "FLANNEL_SUBNET=what\n\nno line of ours\nFLANNEL_IPV6_SUBNET\n")
     assert pools.read(tree.node, Config()).flannel == ()
@@ -160,3 +153,14 @@ def test_flannels_file_may_be_anything(tree: Tree) -> None:
     path.parent.rmdir()
     path.parent.write_text("")
     assert pools.read(tree.node, Config()).unread[0].endswith("Not a directory")
+
+
+@settings(deadline=None)
+@given(document=DOCUMENTS, subnet=st.sampled_from(WORDS) | st.text())
+def test_a_cni_configuration_tells_pools_or_nothing(lasting_tree: Tree, document: object, subnet: str) -> None:
+    write(lasting_tree, "a.conflist", json.dumps(document))
+    flannel(lasting_tree, f"FLANNEL_SUBNET={subnet}\nFLANNEL_IPV6_SUBNET={subnet}\n")
+    found = pools.read(lasting_tree.node, Config())
+    assert found.unread == ()
+    for network in (*found.ranges, "k8s-pod-network"):
+        assert all(pool.size > 0 for pool in found.of(network, ["10.0.0.5", "fd00::1"]))

@@ -2,14 +2,14 @@
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import TOP
 
 from cni_lease_reset.edges import config
 
-HARVESTER = Path(__file__).parent.parent / "packaging/harvester"
+HARVESTER = TOP / "packaging/harvester"
 CLOUDINIT = (HARVESTER / "cloudinit.yaml").read_text()
 INSTALL = (HARVESTER / "install.yaml").read_text()
 

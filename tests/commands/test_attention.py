@@ -1,0 +1,142 @@
+"""What ``status`` finds worth somebody's attention."""
+
+import pytest
+from cni_config import FLANNEL, flannel
+from conftest import OTHER, THIS, Tree
+from reported import done, gathered
+
+from cni_lease_reset.commands import attention, status
+from cni_lease_reset.commands.pools import Pool
+from cni_lease_reset.core.model import (
+    UNIT,
+    About,
+    BootId,
+    Config,
+    Judgement,
+    Marker,
+    Network,
+    Outcome,
+    Remark,
+    Result,
+    State,
+    Verdict,
+)
+from cni_lease_reset.edges import record
+from cni_lease_reset.edges.systemd import Answer, NoSystemd
+
+
+@pytest.mark.parametrize(
+    ("state", "boot_id", "why"),
+    [
+        ("running", THIS, None),
+        ("clean", THIS, None),
+        ("clean", OTHER, None),
+        ("running", OTHER, "the marker is still that of an earlier boot, which had no clean end"),
+        ("odd", THIS, "the marker is damaged (it says state=odd)"),
+    ],
+)
+def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
+    tree.mark(state, boot_id)
+    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you.")
+    tree.config("clear_when: never\n")
+    assert gathered(tree).pending is None
+
+
+def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
+    tree.state.mkdir(parents=True, exist_ok=True)
+    assert gathered(tree).pending == "there is no marker. Reboot when it suits you."
+
+
+def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
+    judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
+    record.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
+    tree.mark("running", THIS)
+    assert gathered(tree).pending is None
+
+
+def test_where_the_boot_id_cannot_be_read_nothing_is_said_of_another_boot() -> None:
+    running = Marker(State.RUNNING, BootId(OTHER), "2026-11-23T06:12:01Z")
+    assert attention.pending(None, None, running, Config()) is None
+
+
+@pytest.mark.parametrize(("leases", "told"), [(8, 0), (9, 1), (10, 1)])
+def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
+    pool = Pool("ipv4", 10, leases)
+    assert len(list(attention.of_pools(Network("k8s-pod-network", leases), None, (pool,), Config()))) == told
+
+
+def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
+    done(tree, Result.REFUSED, "k3s.service is active, pods may live")
+    said = "this boot could not do what was due (refused: k3s.service is active, pods may live)"
+    assert gathered(tree).pending == f"{said}. Reboot when it suits you."
+    done(tree)
+    assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
+
+
+def test_after_a_clean_shutdown_a_broken_configuration_leaves_nothing_pending(tree: Tree) -> None:
+    done(tree, Result.MISCONFIGURED, "config.yaml:1: networks: set twice")
+    report = gathered(tree)
+    assert report.pending is None
+    assert report.attention == (
+        "The configuration cannot be used: config.yaml:1: networks: set twice. "
+        "Mend the configuration, try it with: cni-lease-reset config",
+    )
+
+
+def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
+    tree.mark("clean")
+    assert gathered(tree).attention == ("This boot was not judged, see: systemctl status cni-lease-reset",)
+
+
+def test_a_clean_mark_that_could_not_be_used_up_stays_in_sight(tree: Tree) -> None:
+    done(tree)
+    outcome = record.read(tree.node)
+    assert isinstance(outcome, Outcome)
+    stuck = Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck")
+    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), stuck)))
+    assert gathered(tree).attention == (stuck.text,)
+
+
+def test_without_a_pools_size_the_limit_of_the_setting_counts(tree: Tree) -> None:
+    done(tree)
+    for number in range(111):
+        tree.lease(f"10.52.0.{number}")
+    said = "k8s-pod-network: more than 110 addresses are taken, and 111 look leaked: cni-lease-reset recover --dry-run"
+    assert gathered(tree).attention == (said,)
+    tree.shim()
+    assert gathered(tree).attention == ()  # all of living pods: more than kubelet's default, and right
+
+
+def test_a_pool_full_of_living_pods_is_told_without_a_remedy(tree: Tree) -> None:
+    done(tree)
+    tree.shim()
+    flannel(tree, FLANNEL.replace("/24", "/30"))
+    tree.lease("10.42.3.2")
+    assert gathered(tree).attention == ("k8s-pod-network: 1 of 1 IPv4 addresses are taken",)
+
+
+def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> None:
+    done(tree)
+    for number in range(111):
+        tree.lease(f"10.60.0.{number}", network="other")
+    said = "other holds 111 leases, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
+    assert gathered(tree).attention == (said,)
+
+
+def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
+    class Ordered(NoSystemd):
+        def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
+            assert unit == UNIT
+            return Answer(("rke2-server.service", "rke2-agent.service", "k3s.service", "shutdown.target"))
+
+    done(tree)
+    said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"
+    assert status.gather(tree.node, Ordered()).attention == (said,)
+
+
+def test_a_marker_that_a_boot_loses_needs_attention(tree: Tree) -> None:
+    done(tree)
+    (tree.root / "proc/self").mkdir()
+    (tree.root / "proc/self/mountinfo").write_text("30 22 0:26 / /var rw - tmpfs tmpfs rw\n")
+    said = "The marker is lost at each boot, for /var is a tmpfs: every boot then sets all leases aside."
+    assert gathered(tree).attention == (said,)

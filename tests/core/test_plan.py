@@ -1,0 +1,39 @@
+"""What is due after each verdict. Pure."""
+
+import pytest
+from conftest import THIS
+from truth_table import ROWS
+
+from cni_lease_reset.core.model import ClearWhen, Config, Network, Reading, Selection, Verdict
+from cni_lease_reset.core.plan import draw_up
+from cni_lease_reset.core.verdict import judge
+
+HEALTHY = Network("healthy", inet=110)
+TORN = Network("torn", inet=112, torn_inet=2)
+CROWDED = Network("crowded", inet=111)
+CROWDED6 = Network("crowded6", inet6=111)
+EMPTY = Network("empty")
+ALL = (HEALTHY, TORN, CROWDED, CROWDED6, EMPTY)
+EVERY = {"healthy": Selection.ALL, "torn": Selection.ALL, "crowded": Selection.ALL, "crowded6": Selection.ALL}
+
+
+@pytest.mark.parametrize("clear_when", ClearWhen)
+@pytest.mark.parametrize(("reading", "ran_before", "verdict", "_row"), ROWS)
+def test_each_verdict_has_its_plan(
+    reading: Reading, ran_before: bool, verdict: str, _row: str, clear_when: ClearWhen
+) -> None:
+    judged = judge(reading, THIS, ran_before=ran_before).verdict
+    plan = draw_up(judged, ALL, Config(clear_when=clear_when))
+    due = {step.network: step.selection for step in plan}
+    if verdict == "same-boot" or clear_when == "never":
+        assert due == {}
+    elif verdict == "clean" and clear_when == "unclean":
+        assert due == {"torn": Selection.TORN, "crowded": Selection.ALL, "crowded6": Selection.ALL}
+    else:
+        assert due == EVERY
+    assert all(step.why for step in plan)
+
+
+def test_without_a_limit_no_network_is_crowded() -> None:
+    plan = draw_up(Verdict.CLEAN, ALL, Config(max_kept_leases=None))
+    assert [step.network for step in plan] == ["torn"]

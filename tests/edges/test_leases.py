@@ -1,0 +1,137 @@
+"""host-local's leases: which files are some, and which networks are ours."""
+
+import errno
+import os
+
+import pytest
+from conftest import THIS, HostLocal, Kept, Systemd, Tree, boot, failing, sandbox
+
+from cni_lease_reset import service
+from cni_lease_reset.core import events
+from cni_lease_reset.core.model import Config, Lease
+from cni_lease_reset.edges import durable, leases
+
+
+def test_a_network_beside_ours_is_untouched_and_counted(tree: Tree, journal: Kept) -> None:
+    tree.mark("clean")
+    for number in range(111):
+        tree.lease(f"10.60.0.{number}", network="macvlan-a")
+    outcome = boot(tree, journal)
+    assert outcome.unlisted == (("macvlan-a", 111),)
+    assert "not configured: macvlan-a 111" in journal.entries[-1].message
+    assert journal.entries[0].message == "Network macvlan-a holds 111 leases, and no setting names it."
+    assert len(tree.leases("macvlan-a")) == 111
+
+
+@pytest.mark.parametrize("kind", ["symlink", "file"])
+def test_what_stands_in_a_networks_place_is_skipped_and_does_not_count(tree: Tree, journal: Kept, kind: str) -> None:
+    tree.mark("running")
+    elsewhere = tree.lease("10.52.0.2", network="elsewhere")
+    if kind == "symlink":
+        tree.network.symlink_to("elsewhere")
+    else:
+        tree.network.write_text("")
+    assert boot(tree, journal).result == "nothing-due"
+    assert "is skipped" in journal.entries[0].message
+    assert elsewhere.exists()
+    assert THIS in tree.marker()
+
+
+def test_what_is_no_lease_stays(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    for name in ("last_reserved_ip.0", "lock", "notes.txt", "10.52.0.999", "10.52.0"):
+        tree.lease(name, "")
+    (tree.network / "10.52.0.7").mkdir()
+    os.mkfifo(tree.network / "10.52.0.8")
+    (tree.network / "10.52.0.9").symlink_to("/etc/passwd")
+    (tree.network / "\udcff\n\x1b[31m").touch()
+    boot(tree, journal)
+    assert tree.set_aside() == {"10.52.0.2"}
+
+
+def test_without_a_data_directory_all_is_quiet(tree: Tree, journal: Kept) -> None:
+    assert boot(tree, journal).result == "nothing-due"
+    assert [entry.priority for entry in journal.entries] == [6]
+
+
+@pytest.mark.parametrize("lock", ["symlink", "directory"])
+def test_a_lock_that_is_no_file_is_skipped(tree: Tree, journal: Kept, lock: str) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    victim = tree.root / "victim"
+    if lock == "symlink":
+        (tree.network / "lock").symlink_to(victim)
+    else:
+        (tree.network / "lock").mkdir()
+    service.boot(tree.node, Systemd(), journal)
+    assert journal.entries[0].message_id == events.MessageId.NETWORK_SKIPPED
+    assert not victim.exists()
+    assert tree.leases() == {"10.52.0.2"}
+
+
+def test_a_symlinked_data_directory_is_not_followed(tree: Tree, journal: Kept) -> None:
+    tree.mark("running")
+    elsewhere = tree.root / "elsewhere/k8s-pod-network/10.52.0.2"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.touch()
+    tree.data.symlink_to(tree.root / "elsewhere")
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, elsewhere.exists()) == ("failed", True)
+    assert "Not a directory, or a symbolic link" in outcome.why
+
+
+def test_a_network_that_cannot_be_listed_fails_and_the_others_are_done(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    tree.lease("10.53.0.2", network="cbr0")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "k8s-pod-network", errno.EIO)
+    outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, outcome.cleared) == ("failed", 1)
+
+
+def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    real = durable.content
+
+    def content(parent: int, name: str, limit: int) -> bytes:
+        if name == "10.52.0.2":
+            os.unlink(name, dir_fd=parent)
+        return real(parent, name, limit)
+
+    monkeypatch.setattr(durable, "content", content)
+    assert leases.survey(tree.node, Config()).networks[0].leases == 1
+
+
+def test_nor_does_it_count_where_all_are_due(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    real = leases._names
+
+    def names(network: int) -> list[str]:
+        found = real(network)
+        os.unlink("10.52.0.2", dir_fd=network)
+        return found
+
+    monkeypatch.setattr(leases, "_names", names)
+    assert leases.survey(tree.node, Config(), sizes_only=True).networks[0].leases == 1
+
+
+def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
+    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = leases.parse
+
+    def removing(name: str, content: bytes) -> Lease:
+        if name == "10.52.0.2":
+            pods.delete(sandbox(0))
+        return parse(name, content)
+
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
+        monkeypatch.setattr(leases, "parse", removing)
+        found = leases.inventory(data, "k8s-pod-network")
+    assert (found[0][0].address, found[0][1]) == ("10.52.0.2", 0.0)
+    assert len(found) == 28

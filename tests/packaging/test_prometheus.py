@@ -1,0 +1,89 @@
+"""What Prometheus is given: promtool tries the alerts; they and the dashboard ask for nothing that is not there."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+from conftest import GOLDEN, TOP
+from programs import PROMTOOL
+
+PROMETHEUS = TOP / "packaging/prometheus"
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"\bcni_lease_reset_[a-z_0-9]+", text))
+
+
+def test_the_readme_has_each_metric() -> None:
+    readme = (TOP / "README.md").read_text()
+    assert names((GOLDEN / "metrics.prom").read_text()) == names(readme)
+
+
+@pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
+def test_promtool_tries_the_alerts(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([PROMTOOL, *arguments], cwd=PROMETHEUS, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
+
+
+def test_every_alert_has_a_test_in_which_it_fires() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (PROMETHEUS / "alerts.yaml").read_text())
+    tried = re.findall(
+        r"alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:\n", (PROMETHEUS / "alerts_test.yaml").read_text()
+    )
+    assert set(tried) == set(alerts)
+    assert len(alerts) == 6
+
+
+class Panel(TypedDict):
+    id: int
+    title: str
+    gridPos: dict[str, int]
+    targets: list[dict[str, str]]
+
+
+def test_systemd_takes_the_timer_without_a_warning(tmp_path: Path) -> None:
+    units = [PROMETHEUS / f"cni-lease-reset-metrics.{kind}" for kind in ("service", "timer")]
+    for unit in units:  # the command is not installed here: let the unit name a program that is
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/bin/cni-lease-reset ", "/usr/bin/true "))
+    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/usr/bin/cni-lease-reset status --metrics" in units[0].read_text()
+
+
+def panels() -> list[Panel]:
+    found: list[Panel] = json.loads((PROMETHEUS / "dashboard.json").read_text())["panels"]
+    return found
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
+    known = names((GOLDEN / "metrics.prom").read_text())
+    for file in ("alerts.yaml", "alerts_test.yaml", "dashboard.json"):
+        assert names((PROMETHEUS / file).read_text()) <= known, file
+
+
+def test_prometheus_understands_each_expression_of_the_dashboard(tmp_path: Path) -> None:
+    expressions = [target["expr"] for panel in panels() for target in panel["targets"]]
+    assert len(expressions) >= len(panels()) == 10
+    rules = [{"record": f"r{number}", "expr": expr} for number, expr in enumerate(expressions)]
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(
+        [PROMTOOL, "check", "rules", tmp_path / "rules.yaml"], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in panels():
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        mine = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not mine & cells, panel["title"]
+        cells |= mine
+    numbers = [panel["id"] for panel in panels()]
+    assert len(set(numbers)) == len(numbers)

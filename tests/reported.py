@@ -1,0 +1,25 @@
+"""What ``status`` gathers and shows of a tree."""
+
+from conftest import OTHER, THIS, Tree
+
+from cni_lease_reset.commands import display, status
+from cni_lease_reset.commands.screen import Screen
+from cni_lease_reset.commands.status import Report
+from cni_lease_reset.core.model import Judgement, Outcome, Result, Verdict
+from cni_lease_reset.edges import record
+from cni_lease_reset.edges.systemd import NoSystemd
+
+
+def gathered(tree: Tree) -> Report:
+    return status.gather(tree.node, NoSystemd())
+
+
+def shown(tree: Tree) -> str:
+    return display.as_text(gathered(tree), Screen())
+
+
+def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:
+    """A boot that came to this, on a node that runs."""
+    tree.mark("running", THIS)
+    judgement = Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER)
+    record.finish(tree.node, Outcome(THIS, judgement, result, why))
