@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from cni_lease_reset import service
 from cni_lease_reset.core.model import BootId, Entry, Outcome
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer
+from cni_lease_reset.edges.systemd import Answer, Runtime, Unit
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -30,6 +31,9 @@ NEXT = BootId("33333333-3333-4333-8333-333333333333")
 SANDBOX = "ab" * 32
 K3S = "run/k3s/containerd/containerd.sock"
 PLUGIN = next(p for p in ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin") if os.access(f"{p}/host-local", os.X_OK))
+
+
+_AN_HOUR_AGO = time.time_ns() - 3600 * 1_000_000_000
 
 
 class Tree:
@@ -47,6 +51,7 @@ class Tree:
         """What a new kernel brings: its boot id, and an empty /run."""
         (self.root / "proc/sys/kernel/random").mkdir(parents=True, exist_ok=True)
         (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{boot_id}\n")
+        (self.root / "proc/uptime").write_text("86400.00 86400.00\n")
         (self.root / "run/cni-lease-reset/boot").unlink(missing_ok=True)
 
     def mark(self, state: str, boot_id: str = OTHER) -> None:
@@ -62,6 +67,7 @@ class Tree:
         (self.data / network).mkdir(parents=True, exist_ok=True)
         path = self.data / network / address
         path.write_text(content)
+        os.utime(path, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))  # no longer young for recover
         return path
 
     def leases(self, network: str = "k8s-pod-network") -> set[str]:
@@ -81,6 +87,7 @@ class Tree:
         path.mkdir(parents=True)
         command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", SANDBOX, "")
         (path / "cmdline").write_text("\0".join(command))
+        (path / "status").write_text("Uid:\t0\t0\t0\t0\nNSpid:\t4711\n")
 
     def marker(self) -> str:
         return (self.state / "marker").read_text()
@@ -90,14 +97,22 @@ class Systemd:
     """A systemd that answers as told; the real one has no place below a directory."""
 
     def __init__(
-        self, states: dict[str, str] | None = None, *, down: bool | None = True, remark: str | None = None
+        self,
+        states: dict[str, str] | None = None,
+        *,
+        down: bool | None = True,
+        remark: str | None = None,
+        ran: Sequence[str] = (),
+        starting: bool = True,
     ) -> None:
         self.states, self.down, self.remark = {} if states is None else states, down, remark
+        self.ran, self.starting = ran, starting
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
         if self.down is None:
             return Answer(None, self.remark)
-        return Answer({unit: self.states.get(unit, "inactive") for unit in units}, self.remark)
+        found = (Unit(self.states.get(unit, "inactive"), exists=True, has_run=unit in self.ran) for unit in units)
+        return Answer(Runtime(tuple(found), starting=self.starting), self.remark)
 
     def going_down(self) -> Answer[bool]:
         return Answer(self.down, self.remark)

@@ -136,10 +136,10 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     """Show what was seen: the leases that look leaked, and how many stay and why."""
     lines: list[str] = []
     for sight in sights:
-        leaked = sight.of(Fate.LEAKED)
-        lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(leaked)} look leaked")
-        lines += [*_kept(sight), *(_table(leaked) if leaked else []), ""]
-    if not any(sight.of(Fate.LEAKED) for sight in sights):
+        its = sight.of(Fate.LEAKED)
+        lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
+        lines += [*_kept(sight), *(_table(its) if its else []), ""]
+    if not leaked(sights):
         lines.append("Nothing to recover.")
     return "".join(f"{line}\n" for line in lines)
 
@@ -162,10 +162,20 @@ def _named(lease: Lease, sight: Sight) -> str:
     return lease.address if process is None else f"{lease.address} (process {process})"
 
 
-def _table(leaked: tuple[Lease, ...]) -> list[str]:
-    width = max(15, *(len(lease.address) for lease in leaked))
+def leaked(sights: tuple[Sight, ...]) -> int:
+    """Count the leases that look leaked."""
+    return sum(len(sight.of(Fate.LEAKED)) for sight in sights)
+
+
+def doubt(sights: tuple[Sight, ...]) -> str | None:
+    """Say why nothing would be set aside."""
+    return next((each for sight in sights for each in sight.living.doubts), None)
+
+
+def _table(found: tuple[Lease, ...]) -> list[str]:
+    width = max(15, *(len(lease.address) for lease in found))
     rows = [f"  {'Address':<{width}}  {'Container':<13}  Since"]
-    for lease in leaked:
+    for lease in found:
         owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
         rows.append(f"  {lease.address:<{width}}  {owner:<13}  {local(lease.written)}")
     return rows

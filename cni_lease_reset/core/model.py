@@ -135,6 +135,11 @@ class Fate(StrEnum):
     YOUNG = "younger than five minutes, as far as can be told"
     UNTOUCHABLE = "that cannot be read or moved"
 
+    @property
+    def lives(self) -> bool:
+        """Whether its pod was found."""
+        return self in (Fate.OWNER, Fate.ADDRESS, Fate.NO_PROCESS)
+
 
 class Trouble(NamedTuple):
     """Why a network was not dealt with."""

@@ -118,9 +118,9 @@ def inventory(data: int, name: str) -> tuple[Lease, ...]:
 def parse(address: str, content: bytes | None, written: float) -> Lease:
     """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface."""
     torn = _is_torn(content)
-    legible = content is not None and not torn and len(content) <= _LIMIT
-    owner = os.fsdecode(content.partition(b"\n")[0].strip()) if legible else None
-    return Lease(address, owner, torn, written)
+    if content is None or torn or len(content) > _LIMIT:
+        return Lease(address, None, torn, written)
+    return Lease(address, os.fsdecode(content.partition(b"\n")[0].strip()), torn, written)
 
 
 def _is_torn(content: bytes | None) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ..core.errors import describe, printable
-from ..core.model import Living
+from ..core.model import Lease, Living
 from . import child, namespaces, traces
 from .namespaces import Addresses, Mount
 from .node import Node
@@ -26,31 +26,50 @@ _PROC: Final = re.compile(rb"^\d+ \d+ \S+ / /proc \S+ .*- proc \S+ (\S+)$", re.M
 
 
 def ask(
-    node: Node, owners: Collection[str], addresses: Collection[str], *, caged: bool, seconds: float = child.SECONDS
+    node: Node,
+    owners: Collection[str],
+    addresses: Collection[str],
+    *,
+    caged: bool,
+    lenient: bool = False,
+    seconds: float = child.SECONDS,
 ) -> Living:
     """Look in a child, for ``seconds`` at most; no answer is a doubt.
 
     The child may outlive this, and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
     """
     try:
-        said = child.ask(lambda: _told(look(node, owners, addresses, caged=caged)), seconds=seconds)
+        said = child.ask(lambda: _told(look(node, owners, addresses, caged=caged, lenient=lenient)), seconds=seconds)
     except child.NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
     found, set_somewhere, pods, doubts = marshal.loads(said)
     return Living(found, dict(set_somewhere), pods, doubts)
 
 
+def whose(node: Node, found: tuple[Lease, ...], *, lenient: bool = False) -> Living:
+    """Ask for the owners and addresses of leases, and doubt wherever we are not in the machine's own rooms."""
+    doubt = own_room(node) if found else None
+    if not found or doubt is not None:
+        return Living(doubts=() if doubt is None else (doubt,))
+    owners = {lease.owner for lease in found if lease.owner is not None}
+    return ask(node, owners, {lease.address for lease in found}, caged=False, lenient=lenient)
+
+
 def _told(found: Living) -> bytes:
     return marshal.dumps((found.owners, tuple(found.addresses.items()), found.pods, found.doubts))
 
 
-def look(node: Node, owners: Collection[str], addresses: Collection[str], *, caged: bool) -> Living:
+def look(
+    node: Node, owners: Collection[str], addresses: Collection[str], *, caged: bool, lenient: bool = False
+) -> Living:
     """Say which owners and addresses of leases live.
 
-    ``caged``: with less right, as ``boot`` has it; no environment is read and no namespace entered.
+    ``caged``: no environment is read and no namespace entered, as ``boot`` may not. ``lenient``: what is denied to us
+    is no doubt, for whoever only shows it.
     """
-    sight, proc = Sight(caged=caged), node.path("/proc")
-    _doubt_hidden(sight, proc)
+    sight, proc = Sight(caged=caged, lenient=lenient), node.path("/proc")
+    if node.is_this_machine or os.path.isdir(f"{proc}/1"):  # below another root nobody may run at all
+        _doubt_hidden(sight, proc)
     before = traces.gather(sight, node)
     found = Addresses(sight, addresses)
     for process in traces.processes(sight, proc):
@@ -97,6 +116,8 @@ def _why_hidden(mountinfo: bytes) -> str:
 
 def own_room(node: Node) -> str | None:
     """Say why who lives on this machine cannot be told from here: in a container with its own /proc nobody is seen."""
+    if not node.is_this_machine and not os.path.isdir(node.path("/proc/1")):
+        return None  # nobody runs there
     try:
         name = os.fsdecode(content(node.path("/proc/1/comm")).strip())
     except OSError as error:

@@ -74,7 +74,8 @@ def _move(network: _Held, spared: frozenset[str], reset: Shelf, troubles: list[T
     What is wrong with one lease is its own matter, as long as it is not wrong with all of two or more.
     """
     going = [lease.address for lease in network.due if lease.address not in spared]
-    moved, failed = 0, []
+    moved = 0
+    failed: list[Stuck] = []
     try:
         with ExitStack() as stack:
             folder = reset.folder(network.name, stack) if going else -1
@@ -87,7 +88,7 @@ def _move(network: _Held, spared: frozenset[str], reset: Shelf, troubles: list[T
                 except OSError as error:
                     if error.errno not in leases.OF_ONE_LEASE or len(going) == len(failed) + 1 > 1:
                         raise
-                    failed.append(Stuck(network.name, lease, error.strerror))
+                    failed.append(Stuck(network.name, lease, error.strerror or str(error)))
     except OSError as error:
         troubles.append(_trouble(network.name, error))
     stuck += failed

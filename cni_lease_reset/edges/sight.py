@@ -12,12 +12,11 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Sight:
-    """How much can be seen; ``caged``: without the right to look into other processes, and no wish for it."""
+    """How much can be seen; ``caged``: no look into other processes; ``lenient``: what is denied is no doubt."""
 
-    def __init__(self, *, caged: bool) -> None:
+    def __init__(self, *, caged: bool, lenient: bool = False) -> None:
         self.caged = caged
-        # What a user has no right to is not his to doubt; of root, who boots, such a thing is not expected.
-        self._unnoticed = _DENIED if caged and os.geteuid() != 0 else frozenset()
+        self._unnoticed = _ABSENT | _DENIED if lenient else _ABSENT
         self._doubts: dict[str, str] = {}  # one of a kind: they come by the hundred
 
     @property
@@ -31,7 +30,7 @@ class Sight:
 
     def failed(self, path: str, error: OSError, *, advice: str = "") -> None:
         """Make a doubt of an error, where it is one."""
-        if error.errno not in _ABSENT and error.errno not in self._unnoticed:
+        if error.errno not in self._unnoticed:
             advised = advice if error.errno in _DENIED else ""
             self.doubt(os.path.basename(path), f"{printable(path, quoted=True)}: {error.strerror}{advised}")
 

@@ -42,6 +42,11 @@ class Runtime(NamedTuple):
     units: tuple[Unit, ...]
     starting: bool  # systemd has not finished its first transaction: this is the boot itself
 
+    @property
+    def is_known(self) -> bool:
+        """Whether one of them is on this node at all."""
+        return any(unit.exists for unit in self.units)
+
 
 class Manager(Protocol):
     """The two questions that we have for systemd."""
