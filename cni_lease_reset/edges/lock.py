@@ -35,7 +35,7 @@ def _lock(state: int) -> None:
     try:
         fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        raise BusyError("another cni-lease-reset is at work, try again") from error
 
 
 def _keep_to_ourselves(state: int) -> None:
