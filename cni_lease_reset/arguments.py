@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--metrics",
         metavar="FILE",
         nargs="?",
-        const="",
+        const=True,  # no text, or argparse would take it for a file
         type=_metrics_file,
         help="for Prometheus: print them, or replace a file of node_exporter's",
     )

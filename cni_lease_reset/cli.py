@@ -192,10 +192,10 @@ def _status(node: Node, options: "argparse.Namespace") -> int:
     from .commands import display, metrics, screen, status
 
     report = status.gather(node, Systemd() if node.is_this_machine else NoSystemd())
-    if options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
-    elif options.metrics is not None:
+    if options.metrics is True:
         _answer(metrics.text(node, report))
+    elif options.metrics:
+        metrics.write(node, options.metrics, metrics.text(node, report))
     elif options.json:
         _answer(display.as_json(report))
     else:

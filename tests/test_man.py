@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOP, Kept, Tree
+from conftest import TOP, Kept, Tree, tool
 
 from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
@@ -128,7 +128,7 @@ def bash(line: str) -> set[str]:
 
 def fish(line: str) -> set[str]:
     script = f"source {COMPLETION}/cni-lease-reset.fish; complete --do-complete '{line}'"
-    done = subprocess.run(["fish", "--no-config", "-c", script], text=True, capture_output=True, check=True)
+    done = subprocess.run([tool("fish"), "--no-config", "-c", script], text=True, capture_output=True, check=True)
     return {offer.split("\t")[0] for offer in done.stdout.splitlines()}
 
 

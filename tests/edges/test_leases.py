@@ -106,20 +106,6 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
     assert leases.survey(tree.node, Config()).networks[0].leases == 1
 
 
-def test_nor_does_it_count_where_all_are_due(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree.lease("10.52.0.2")
-    tree.lease("10.52.0.3")
-    real = leases._names
-
-    def names(network: int) -> list[str]:
-        found = real(network)
-        os.unlink("10.52.0.2", dir_fd=network)
-        return found
-
-    monkeypatch.setattr(leases, "_names", names)
-    assert leases.survey(tree.node, Config(), sizes_only=True).networks[0].leases == 1
-
-
 def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
     tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

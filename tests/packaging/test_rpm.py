@@ -116,6 +116,8 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
@@ -128,8 +130,6 @@ drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.service
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.timer
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
