@@ -143,6 +143,9 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 def _recover(node: Node, options: "argparse.Namespace") -> int:
     from .commands import recover
 
+    if options.crowded and recover.none_is_crowded(node):
+        print("max_kept_leases is null: no network counts as crowded.")
+        return os.EX_OK
     attended = not (options.yes and options.crowded)
     if attended:
         seen = recover.look(node, crowded=options.crowded)

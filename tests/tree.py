@@ -49,7 +49,7 @@ class Tree:
         (self.data / network).mkdir(parents=True, exist_ok=True)
         path = self.data / network / address
         path.write_text(content)
-        os.utime(path, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))  # no longer young for recover
+        os.utime(path, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))
         return path
 
     def leases(self, network: str = "k8s-pod-network") -> set[str]:
@@ -64,12 +64,18 @@ class Tree:
         path.write_text(text)
         path.chmod(0o644)
 
-    def shim(self, namespace: str = "k8s.io", pid: int = 4711) -> None:
+    def shim(self, namespace: str = "k8s.io", pid: int = 4711, sandbox: str = SANDBOX) -> None:
+        """A pod, or a container of another engine; root's, as each is."""
         path = self.root / f"proc/{pid}"
         path.mkdir(parents=True)
-        command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", SANDBOX, "")
+        command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox, "")
         (path / "cmdline").write_text("\0".join(command))
-        (path / "status").write_text("Uid:\t0\t0\t0\t0\nNSpid:\t4711\n")
+        (path / "status").write_text(f"Uid:\t0\t0\t0\t0\nNSpid:\t{pid}\n")
+
+    def age(self, network: str = "k8s-pod-network") -> None:
+        """Let a network's leases be an hour old: no longer young for recover."""
+        for address in self.leases(network):
+            os.utime(self.data / network / address, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))
 
     def marker(self) -> str:
         return (self.state / "marker").read_text()

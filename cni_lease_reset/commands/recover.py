@@ -51,6 +51,11 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
         return tuple(_see(node, name, leases.inventory(data, name)) for name in names)
 
 
+def none_is_crowded(node: Node) -> bool:
+    """Whether there is no limit beyond which a network would be crowded."""
+    return config.read(node).config.max_kept_leases is None
+
+
 def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[str, ...]:
     """Name the networks that are configured, or those of them that are crowded."""
     found = leases.survey(node, settings)
@@ -108,7 +113,7 @@ def _recover(node: Node, name: str, onto: Shelf) -> tuple[Sight, int, CniLeaseRe
         def rule(due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
             nonlocal seen
             ours.enter_context(only_one(node, create=True))  # here, for host-local's lock may have been waited for
-            seen = _see(node, name, due[name])
+            seen = _see(node, name, leases.in_order(due[name]))
             spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
             return Ruling(next(iter(seen.living.doubts), None), spared)
 

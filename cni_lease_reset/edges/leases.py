@@ -108,11 +108,13 @@ def read(network: int, selection: Selection = Selection.ALL) -> tuple[Lease, ...
 
 def inventory(data: int, name: str) -> tuple[Lease, ...]:
     """Read a network's leases in the order of their addresses."""
-    network = durable.subdirectory(data, name)
-    try:
-        return tuple(sorted(read(network), key=lambda lease: (":" in lease.address, packed(lease.address))))
-    finally:
-        os.close(network)
+    with durable.opened(data, name) as network:
+        return in_order(read(network))
+
+
+def in_order(found: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """Sort leases by their addresses."""
+    return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 
 def parse(address: str, content: bytes | None, written: float) -> Lease:
