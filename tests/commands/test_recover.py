@@ -325,7 +325,9 @@ def test_unattended_three_refusals_are_one_warning_a_boot(crowded: Tree, capsys:
     assert [recover(crowded, "--yes", "--crowded") for _ in range(3)] == [os.EX_TEMPFAIL] * 3
     printed = capsys.readouterr()
     [entry] = printed.err.splitlines()
-    assert entry.startswith("cni-lease-reset: Not recovered: nothing was changed: network k8s-pod-network: the processes of this ")
+    assert entry.startswith(
+        "cni-lease-reset: Not recovered: nothing was changed: network k8s-pod-network: the processes of this "
+    )
     assert printed.out == ""
     assert len(crowded.leases()) == 28
 

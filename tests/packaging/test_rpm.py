@@ -190,6 +190,7 @@ def test_each_family_can_read_the_spec(macros: str, family: str, python: str, ya
     query = r"%{PREIN}\n%{POSTIN}\n%{PREUN}\n%{POSTUN}\n"
     scripts = output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec")
     assert scripts.count("cni-lease-reset.service") >= 2
+    assert scripts.count("cni-lease-reset-metrics.timer") == scripts.count("cni-lease-reset.service")
     assert "%" not in scripts
     assert "restart" not in scripts
     parsed = output(*rpmspec, "--parse", RPM / "cni-lease-reset.spec")
@@ -254,6 +255,33 @@ def test_systemd_takes_the_installed_unit_and_finds_its_manual(machine: Tree) ->
 def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
     told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
     assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+
+
+UNITS = ("cni-lease-reset.service", "cni-lease-reset-metrics.timer")
+
+
+def test_the_metrics_are_installed_and_left_to_the_operator(machine: Tree) -> None:
+    told = answer(
+        machine,
+        "systemctl is-enabled cni-lease-reset-metrics.timer || :",
+        "systemctl is-enabled cni-lease-reset-metrics.service || :",  # static: nothing but its timer starts it
+        "systemctl preset-all 2>/dev/null",  # as a first boot does; where no preset names a unit, Debian's enables it
+        "systemctl is-enabled cni-lease-reset-metrics.timer || :",
+        "systemd-analyze verify cni-lease-reset-metrics.timer 2>&1 | grep cni-lease-reset || :",
+        "systemctl --quiet enable cni-lease-reset-metrics.timer 2>/dev/null",
+        "systemctl is-enabled cni-lease-reset-metrics.timer",
+    )
+    assert told.splitlines() == ["disabled", "static", "disabled", "enabled"]
+
+
+def test_removing_disables_both_units(machine: Tree, package: Path) -> None:
+    wanted = "find /etc/systemd -name 'cni-lease-reset*' | sort"
+    enable = "systemctl --quiet enable cni-lease-reset-metrics.timer 2>/dev/null"
+    told = answer(machine, enable, wanted, "echo --", "rpm --erase --nodeps cni-lease-reset 2>/dev/null", wanted)
+    enabled, left = told.split("--\n")
+    assert sorted(path.rpartition("/")[2] for path in enabled.split()) == sorted(UNITS)
+    assert left == ""
+    assert f"disable --now {' '.join(UNITS)}" in output("rpm", "-qp", "--scripts", package)  # where systemd runs
 
 
 def test_an_update_enables_nothing_that_was_disabled_and_keeps_the_settings(machine: Tree, tmp_path: Path) -> None:
