@@ -44,9 +44,7 @@ def blow(storm: Storm, machine: Path, *, seconds: int = 300) -> Outcome:
         command, cwd=TOP, env=_ENVIRONMENT, text=True, capture_output=True, check=False, timeout=seconds
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    outcome = Outcome(*json.loads(done.stdout))
-    assert not outcome.refused, outcome.said
-    return outcome
+    return Outcome(*json.loads(done.stdout))
 
 
 def test_no_living_pod_loses_its_address_and_what_leaked_comes_back(

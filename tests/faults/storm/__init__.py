@@ -18,8 +18,6 @@ class Outcome(NamedTuple):
     pods: int  # those that lived to their end
     waited: int  # those of them that found no address free, and tried again
     passes: int  # of `recover`
-    refused: int  # passes that were busy or refused
     leaked: int  # leases of nobody: planted, or left by a pod for which no DEL came
     gone: int  # those of them that are no longer there
     seconds: float
-    said: str  # by the last pass, and by the last one that was refused

@@ -42,7 +42,9 @@ def ids() -> None:
     put(traces, "_said", lambda *where: ({}, said(*where)[1]))
 
 
-KINDS: Final[Mapping[str, Callable[[], None]]] = {each.__name__: each for each in (environments, processes, mounts, ids)}
+KINDS: Final[Mapping[str, Callable[[], None]]] = {
+    each.__name__: each for each in (environments, processes, mounts, ids)
+}
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ class Pod:
         if self._process is not None:
             self._process.communicate()
         if self._mounted.exists():
-            subprocess.run(("umount", self._mounted), check=True)
+            # As runtimes do: whoever is just looking into it keeps it busy.
+            subprocess.run(("umount", "--lazy", self._mounted), check=True)
             self._mounted.unlink()
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -36,8 +37,9 @@ class Leaks:
 
     def remember(self, lease: Path) -> None:
         """Count a lease as leaked from now on."""
-        seen = lease.stat()
-        self._known[seen.st_ino, seen.st_mtime_ns] = lease
+        with suppress(FileNotFoundError):  # lost already, which was told
+            seen = lease.stat()
+            self._known[seen.st_ino, seen.st_mtime_ns] = lease
 
     def gone(self) -> int:
         """How many of them are no longer there."""
@@ -75,12 +77,11 @@ class Passes:
     """How often ``recover`` has run: the clock of the storm, for whoever waits waits for it to have done its worst."""
 
     def __init__(self) -> None:
-        self.number = self.refused = 0
-        self.said = ""
+        self.number = 0
         self._ended = threading.Condition()
 
     def make(self, program: tuple[str, ...]) -> None:
-        """Run ``recover`` once. Raises ``RuntimeError`` where it fails."""
+        """Run ``recover`` once. Raises ``RuntimeError`` where it fails or is refused."""
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP)}
         done = subprocess.run(
             (sys.executable, "-B", *program, "recover", "--yes"),
@@ -89,14 +90,10 @@ class Passes:
             capture_output=True,
             check=False,
         )
-        said = done.stdout + done.stderr
-        if done.returncode not in (os.EX_OK, os.EX_TEMPFAIL):
-            raise RuntimeError(f"recover: status {done.returncode}: {said}")
+        if done.returncode != os.EX_OK:
+            raise RuntimeError(f"recover: status {done.returncode}: {done.stdout}{done.stderr}")
         with self._ended:
             self.number += 1
-            if done.returncode == os.EX_TEMPFAIL:
-                self.refused += 1
-                self.said = said
             self._ended.notify_all()
 
     def wait_for(self, more: int) -> None:
@@ -123,7 +120,7 @@ class Weather:
         numbers = iter(range(self.storm.pods))
         pool = ThreadPoolExecutor(AT_ONCE)
         lives = [pool.submit(self._live_one_after_another, numbers) for _ in range(AT_ONCE)]
-        while not _all_done(lives) and not HARM.exists():
+        while not HARM.exists() and not _all_done(lives):
             self._pass()
             if self.passes.number % CALM == 0 and not self.storm.young:
                 self._plant()
@@ -177,9 +174,8 @@ class Weather:
 
     def _outcome(self, seconds: float) -> Outcome:
         harm = HARM.read_text() if HARM.exists() else ""
-        passes = self.passes
         leaked, gone = len(self.leaks), self.leaks.gone()
-        return Outcome(harm, self.ended, self.waited, passes.number, passes.refused, leaked, gone, seconds, passes.said)
+        return Outcome(harm, self.ended, self.waited, self.passes.number, leaked, gone, seconds)
 
 
 def _all_done(lives: list[Future[None]]) -> bool:
