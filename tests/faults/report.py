@@ -92,7 +92,7 @@ PROMISES: Final = (
     Promise(
         "`recover` harms no living pod",
         "On a small machine of its own (namespaces, with a PID 1 called systemd) the real bridge, ptp and host-local "
-        "make pods without any shim, and 0.3 s pass between each lease and its address. The networks are full of leaked "
+        "make pods without any shim, and up to a second passes between each lease and its address. The networks are full of leaked "
         "leases again and again, pods wait for addresses, and `recover` runs all the time. No living pod's lease is "
         "ever missing, no address is given twice, and nearly all that leaked goes. The same with one kind of evidence "
         "kept from the program (the environments of plugins, the namespaces of processes, the mounted ones, ids on "

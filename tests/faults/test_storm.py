@@ -55,10 +55,19 @@ def test_no_living_pod_loses_its_address_and_what_leaked_comes_back(
     assert not outcome.harm
     assert outcome.pods == pods
     assert outcome.waited >= 20, "networks that are never full prove little"
+    assert len(outcome.refused) <= outcome.passes / 20, outcome.refused
     assert outcome.gone >= 0.95 * outcome.leaked > 0.95 * pods
     figures.add(report.PODS, outcome.pods)
     figures.add(report.PASSES, outcome.passes)
     figures.add(report.LEAKED, outcome.gone)
+
+
+def test_a_look_that_takes_its_time_harms_nobody_either(machine: Path) -> None:
+    outcome = blow(Storm(40, blind="slowly"), machine)
+    assert not outcome.harm
+    assert outcome.pods == 40
+    assert len(outcome.refused) <= 1, outcome.refused
+    assert outcome.gone >= 0.95 * outcome.leaked
 
 
 @pytest.mark.parametrize(
@@ -69,12 +78,13 @@ def test_no_living_pod_loses_its_address_and_what_leaked_comes_back(
         ("mounts", {Kind.MOUNTED, Kind.NO_IPV6}),
         ("ids", {Kind.SHIM}),
         ("siblings", {Kind.NO_IPV6}),
+        ("moments", set(Kind)),
     ],
 )
 def test_without_one_kind_of_evidence_a_pod_that_only_it_shows_loses_its_address(
     blind: str, harmed: set[Kind], machine: Path
 ) -> None:
-    outcome = blow(Storm(PODS, blind=blind), machine)
+    outcome = blow(Storm(LONG, blind=blind), machine)
     victims = {kind for kind in Kind if f"({kind.name.lower()}," in outcome.harm}
     assert victims, f"the storm harms nobody, so it proves nothing: {outcome}"
     assert victims <= harmed, outcome.harm

@@ -7,7 +7,7 @@ class Storm(NamedTuple):
     """What is to be tried."""
 
     pods: int
-    blind: str = ""  # the evidence that the program is kept from seeing, one of `blind.KINDS`
+    blind: str = ""  # what is changed about the program's sight, one of `blind.KINDS`
     young: bool = False  # every lease stays as fresh as it was written, and a third of the addresses are free
 
 
@@ -18,6 +18,7 @@ class Outcome(NamedTuple):
     pods: int  # those that lived to their end
     waited: int  # those of them that found no address free, and tried again
     passes: int  # of `recover`
+    refused: list[str]  # what was said by those of them that were busy or refused: the machine may be
     leaked: int  # leases of nobody: planted, or left by a pod for which no DEL came
     gone: int  # those of them that are no longer there
     seconds: float

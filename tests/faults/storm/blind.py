@@ -1,12 +1,20 @@
-"""The program, kept from seeing one kind of evidence: the storm must do harm then, or it proves nothing."""
+"""The program with its sight changed: where one kind of evidence is kept from it, the storm must do harm."""
 
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from cni_lease_reset import cli
+from cni_lease_reset.commands import recover
+from cni_lease_reset.core.fate import sort_out
+from cni_lease_reset.core.model import Fate, Lease, Living
 from cni_lease_reset.edges import namespaces, traces
+from cni_lease_reset.edges.node import Node
+from cni_lease_reset.edges.sight import Sight
+
+_WHILE: Final = 0.3  # seconds
 
 
 def put(owner: object, name: str, blind: object) -> None:
@@ -42,8 +50,36 @@ def ids() -> None:
     put(traces, "_said", lambda *where: ({}, said(*where)[1]))
 
 
+def slowly(*, first: bool = True) -> None:
+    """Nothing is kept from it, but between the addresses and the ids asked for again many an ADD comes to its end."""
+    gather, asked = traces.gather, []
+
+    def slow(sight: Sight, node: Node) -> traces.Traces:
+        asked.append(1)
+        if len(asked) == 2:
+            time.sleep(_WHILE)
+        found = gather(sight, node)
+        return found if first or len(asked) == 2 else found._replace(text=b"", plugins=frozenset())
+
+    put(traces, "gather", slow)
+
+
+def moments() -> None:
+    """Ids are asked for only after the addresses: an ADD that ends in between shows in neither."""
+    slowly(first=False)
+
+
+def siblings() -> None:
+    """No lease lives with another one of its owner."""
+
+    def one_by_one(found: tuple[Lease, ...], living: Living, *, now: float, uptime: float) -> dict[Lease, Fate]:
+        return {lease: sort_out((lease,), living, now=now, uptime=uptime)[lease] for lease in found}
+
+    put(recover, "sort_out", one_by_one)
+
+
 KINDS: Final[Mapping[str, Callable[[], None]]] = {
-    each.__name__: each for each in (environments, processes, mounts, ids)
+    each.__name__: each for each in (environments, processes, mounts, ids, siblings, moments, slowly)
 }
 
 

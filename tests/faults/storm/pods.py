@@ -14,7 +14,7 @@ PLUGINS: Final = f"{Path(__file__).with_name('plugins')}:/usr/lib/cni:/usr/libex
 LEASES: Final = Path("/var/lib/cni/networks")
 LIVING: Final = Path("/run/storm/living")  # by network and address: the id of the pod that has it now
 HARM: Final = Path("/run/storm/harm")  # what must not happen, a line each
-GAP: Final = "0.3"  # seconds between lease and address
+GAPS: Final = 10  # lengths of the time between lease and address: 0.1 to 1 second
 FULL: Final = "no IP addresses available in range set"
 
 _HASTE: Final = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"  # no wait for a doubled IPv6 address
@@ -154,7 +154,7 @@ class Pod:
             "STORM_LEASES": str(self.network.leases),
             "STORM_HARM": str(HARM),
             "STORM_YOUNG": "yes" if young else "",
-            "STORM_GAP": GAP,
+            "STORM_GAP": f"{0.1 * (1 + self.serial % GAPS):.1f}",
         }
         plugin = shutil.which(self.network.plugin, path=PLUGINS) or ""
         return subprocess.run(

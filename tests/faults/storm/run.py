@@ -19,10 +19,10 @@ from typing import Final
 from . import Outcome, Storm
 from .pods import HARM, NETWORKS, Network, Pod, owner_of, tell
 
-TOP: Final = Path(__file__).parents[3]
 AT_ONCE: Final = 28  # pods; so many wait on full networks at the beginning
 CALM: Final = 6  # passes between two storms of leaks
 LAST: Final = 3  # passes after the last pod
+MOST: Final = 10  # passes in a row that do nothing
 _HOUR: Final = 3600 * 10**9
 
 
@@ -77,12 +77,13 @@ class Passes:
     """How often ``recover`` has run: the clock of the storm, for whoever waits waits for it to have done its worst."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = self._in_a_row = 0
+        self.refused: list[str] = []  # what was said by those that were busy or refused
         self._ended = threading.Condition()
 
     def make(self, program: tuple[str, ...]) -> None:
-        """Run ``recover`` once. Raises ``RuntimeError`` where it fails or is refused."""
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP)}
+        """Run ``recover`` once. Raises ``RuntimeError`` where it fails, or is busy or refused again and again."""
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"]}
         done = subprocess.run(
             (sys.executable, "-B", *program, "recover", "--yes"),
             env=environment,
@@ -90,10 +91,14 @@ class Passes:
             capture_output=True,
             check=False,
         )
-        if done.returncode != os.EX_OK:
+        refused = done.returncode == os.EX_TEMPFAIL
+        self._in_a_row = self._in_a_row + 1 if refused else 0
+        if done.returncode not in (os.EX_OK, os.EX_TEMPFAIL) or self._in_a_row == MOST:
             raise RuntimeError(f"recover: status {done.returncode}: {done.stdout}{done.stderr}")
         with self._ended:
             self.number += 1
+            if refused:
+                self.refused.append(done.stderr)
             self._ended.notify_all()
 
     def wait_for(self, more: int) -> None:
@@ -175,7 +180,7 @@ class Weather:
     def _outcome(self, seconds: float) -> Outcome:
         harm = HARM.read_text() if HARM.exists() else ""
         leaked, gone = len(self.leaks), self.leaks.gone()
-        return Outcome(harm, self.ended, self.waited, self.passes.number, leaked, gone, seconds)
+        return Outcome(harm, self.ended, self.waited, self.passes.number, self.passes.refused, leaked, gone, seconds)
 
 
 def _all_done(lives: list[Future[None]]) -> bool:
@@ -187,7 +192,7 @@ def _all_done(lives: list[Future[None]]) -> bool:
 
 
 def _program(blind: str) -> tuple[str, ...]:
-    return (str(Path(__file__).with_name("blind.py")), blind) if blind else ("-m", "cni_lease_reset")
+    return ("-m", "faults.storm.blind", blind) if blind else ("-m", "cni_lease_reset")
 
 
 def _pod(entry: Path) -> str:
