@@ -158,7 +158,7 @@ class Weather:
         self.passes.wait_for(number % 3)
         pod.check()
         pod.begin_to_end()
-        if number % 10 == 9:
+        if number % 11 == 9:
             for address in pod.addresses:
                 self.leaks.remember(pod.network.leases / address)
         else:
