@@ -305,5 +305,5 @@ def _is_gone(process: int) -> bool:
 
 
 def test_a_fault_of_ours_in_the_child_is_told() -> None:
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ZeroDivisionError: division by zero"):
+    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ZeroDivisionError: "):
         child.ask(lambda: bytes([1 // 0]))
