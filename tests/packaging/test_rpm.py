@@ -116,6 +116,10 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.timer
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.service
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
@@ -128,8 +132,6 @@ drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.service
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/cni-lease-reset-metrics.timer
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
@@ -247,13 +249,20 @@ def test_the_environment_decides_nothing(machine: Tree) -> None:
     assert told == f"cni-lease-reset {__version__}\n"
 
 
-def test_systemd_takes_the_installed_unit_and_finds_its_manual(machine: Tree) -> None:
-    assert answer(machine, "systemd-analyze verify cni-lease-reset.service") == ""
+def test_systemd_takes_the_installed_units_and_finds_their_manual(machine: Tree) -> None:
+    assert answer(machine, "systemd-analyze verify /usr/lib/systemd/system/cni-lease-reset*") == ""
 
 
-def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
-    told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
-    assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+def test_installing_enables_the_boot_unit_alone_and_starts_nothing(machine: Tree) -> None:
+    timers = "cni-lease-reset-metrics.timer cni-lease-reset-recover.timer"
+    told = answer(
+        machine,
+        "systemctl is-enabled cni-lease-reset.service",
+        f"systemctl is-enabled {timers} || :",
+        "ls -A /var/lib/cni 2>&1 || :",
+    )
+    nothing = "ls: cannot access '/var/lib/cni': No such file or directory"
+    assert told.splitlines() == ["enabled", "disabled", "disabled", nothing]
 
 
 def test_an_update_enables_nothing_that_was_disabled_and_keeps_the_settings(machine: Tree, tmp_path: Path) -> None:
