@@ -118,6 +118,8 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.timer
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.service
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
@@ -248,16 +250,23 @@ def test_the_environment_decides_nothing(machine: Tree) -> None:
     assert told == f"cni-lease-reset {__version__}\n"
 
 
-def test_systemd_takes_the_installed_unit_and_finds_its_manual(machine: Tree) -> None:
-    assert answer(machine, "systemd-analyze verify cni-lease-reset.service") == ""
+def test_systemd_takes_the_installed_units_and_finds_their_manual(machine: Tree) -> None:
+    assert answer(machine, "systemd-analyze verify /usr/lib/systemd/system/cni-lease-reset*") == ""
 
 
-def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
-    told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
-    assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+def test_installing_enables_the_boot_unit_alone_and_starts_nothing(machine: Tree) -> None:
+    timers = "cni-lease-reset-metrics.timer cni-lease-reset-recover.timer"
+    told = answer(
+        machine,
+        "systemctl is-enabled cni-lease-reset.service",
+        f"systemctl is-enabled {timers} || :",
+        "ls -A /var/lib/cni 2>&1 || :",
+    )
+    nothing = "ls: cannot access '/var/lib/cni': No such file or directory"
+    assert told.splitlines() == ["enabled", "disabled", "disabled", nothing]
 
 
-UNITS = ("cni-lease-reset.service", "cni-lease-reset-metrics.timer")
+UNITS = ("cni-lease-reset.service", "cni-lease-reset-metrics.timer", "cni-lease-reset-recover.timer")
 
 
 def test_the_metrics_are_installed_and_left_to_the_operator(machine: Tree) -> None:
@@ -274,9 +283,9 @@ def test_the_metrics_are_installed_and_left_to_the_operator(machine: Tree) -> No
     assert told.splitlines() == ["disabled", "static", "disabled", "enabled"]
 
 
-def test_removing_disables_both_units(machine: Tree, package: Path) -> None:
+def test_removing_disables_all_units(machine: Tree, package: Path) -> None:
     wanted = "find /etc/systemd -name 'cni-lease-reset*' | sort"
-    enable = "systemctl --quiet enable cni-lease-reset-metrics.timer 2>/dev/null"
+    enable = f"systemctl --quiet enable {' '.join(UNITS[1:])} 2>/dev/null"
     told = answer(machine, enable, wanted, "echo --", "rpm --erase --nodeps cni-lease-reset 2>/dev/null", wanted)
     enabled, left = told.split("--\n")
     assert sorted(path.rpartition("/")[2] for path in enabled.split()) == sorted(UNITS)
