@@ -125,7 +125,7 @@ def _set_aside(node: Node, boot_id: BootId, steps: tuple[Step, ...], settings: C
 def _record(node: Node, outcome: Outcome) -> Outcome:
     """Mark this boot as running, if all that was due is done; else the next boot must judge the same and try again."""
     done = outcome.result in (Result.CLEARED, Result.NOTHING_DUE)
-    if not done or outcome.boot_id is None or outcome.judgement.verdict is Verdict.SAME_BOOT:
+    if not done or outcome.judgement.verdict is Verdict.SAME_BOOT:
         return outcome
     try:
         marker.record(node, State.RUNNING, outcome.boot_id)
@@ -146,17 +146,14 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _ignore(what: str, journal: Journal) -> None:
-    journal.send(events.of_remark(Remark(About.IGNORED, f"{what}, ignoring")))
-
-
 def _prune(node: Node, settings: Config, journal: Journal) -> None:
     from .edges import shelf
 
     try:
         shelf.prune(node, settings)
     except OSError as error:
-        _ignore(f"Old resets cannot be removed: {describe(error)}", journal)
+        what = f"Old resets cannot be removed: {describe(error)}, ignoring"
+        journal.send(events.of_remark(Remark(About.IGNORED, what)))
 
 
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:

@@ -62,6 +62,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         reporter.write_line(f"\nSkipped, and may not be on {release['PRETTY_NAME']}: {', '.join(sorted(skipped))}")
 
 
+def everything(root: Path) -> dict[str, tuple[object, ...]]:
+    """All that stat tells of everything below a directory but when it was read, and what each file holds."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in (root, *sorted(root.rglob("*"))):
+        is_file = path.is_file() and not path.is_symlink()
+        content = path.read_bytes() if is_file else os.readlink(path) if path.is_symlink() else None
+        told = path.lstat()
+        times = (told.st_mtime_ns, told.st_ctime_ns)  # no chmod, chown or rename to and fro leaves the second alone
+        owner = (told.st_mode, told.st_uid, told.st_gid)
+        found[str(path)] = (*owner, told.st_ino, told.st_nlink, told.st_size, *times, content)
+    return found
+
+
 class Systemd:
     """A systemd that answers as told; the real one has no place below a directory."""
 

@@ -42,6 +42,18 @@ def test_a_crowded_network_is_cleared_after_a_clean_reboot(tree: Tree, journal: 
     assert boot(tree, journal).cleared == 111
 
 
+@pytest.mark.parametrize("mark", ["running", "clean", None])
+def test_torn_leases_are_counted_however_the_last_boot_ended(tree: Tree, journal: Kept, mark: str | None) -> None:
+    if mark is not None:
+        tree.mark(mark)
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3", "")
+    tree.lease("10.52.0.4", "\0" * 70)
+    tree.lease("fd00::2", "\0")
+    boot(tree, journal)
+    assert (journal.verdicts[0]["CNI_LEASES_FOUND"], journal.verdicts[0]["CNI_LEASES_TORN"]) == ("4", "3")
+
+
 @pytest.mark.parametrize("prepare", ["mark", "damage", "nothing"])
 def test_what_cannot_be_proven_clean_is_cleared(tree: Tree, journal: Kept, prepare: str) -> None:
     if prepare == "mark":

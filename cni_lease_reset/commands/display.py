@@ -7,7 +7,7 @@ from typing import Final
 
 from ..core.errors import printable
 from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
-from ..edges import leases, record
+from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local
 from .status import OnShelf, Report, Stock
@@ -85,7 +85,8 @@ def as_text(report: Report, screen: Screen) -> str:
         nothing = "no leases: none of the configured networks exists"
         lines.append(f"({'see below what could not be read' if report.unread else nothing})")
     if report.unlisted:
-        lines += _wrapped("not configured: ", ", ".join(leases.quoted(each) for each in report.unlisted))
+        counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
+        lines += _wrapped("not configured: ", counts)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
     lines += [line for reset in report.resets for line in _reset_lines(reset)]
     for label, texts in (("Attention: ", report.attention), ("Not read: ", report.unread)):

@@ -15,6 +15,7 @@ from ..edges.node import RUNTIME_DIRECTORY, Node
 from .status import Report
 
 Samples: TypeAlias = list[tuple[float, dict[str, str]]]  # a number, and the labels that tell it from others
+Metric: TypeAlias = tuple[str, str, Samples]  # its name, what it means, and its samples
 
 
 def write(node: Node, path: str, content: str) -> None:
@@ -26,20 +27,20 @@ def write(node: Node, path: str, content: str) -> None:
 
 def text(node: Node, report: Report) -> str:
     """Write a report in the exposition format."""
-    return "".join((*_of_boot(node, report), *_of_now(report)))
+    return "".join(_gauge(*metric) for metric in (*_of_boot(node, report), *_of_now(report)))
 
 
-def _of_boot(node: Node, report: Report) -> Iterator[str]:
+def _of_boot(node: Node, report: Report) -> Iterator[Metric]:
     """What this boot did; nothing where it was not judged."""
     outcome = record.judged(report.record, report.boot_id)
     if outcome is None:
         return
     verdicts: Samples = [(each is outcome.judgement.verdict, {"verdict": each}) for each in Verdict]
     results: Samples = [(each is outcome.result, {"result": each}) for each in Result]
-    yield _gauge("boot_verdict", "How the last boot ended: 1 for one verdict, 0 for the others.", verdicts)
-    yield _gauge("boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results)
-    yield _gauge("last_boot_timestamp_seconds", "When the boot service ran.", _when(node))
-    yield _gauge("boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})])
+    yield "boot_verdict", "How the last boot ended: 1 for one verdict, 0 for the others.", verdicts
+    yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
+    yield "last_boot_timestamp_seconds", "When the boot service ran.", _when(node)
+    yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
     for name, what, numbers in (
         ("found", "Leases that this boot found", [each.found for each in outcome.networks]),
         ("set_aside", "Leases that this boot set aside", [each.cleared for each in outcome.networks]),
@@ -47,7 +48,7 @@ def _of_boot(node: Node, report: Report) -> Iterator[str]:
         ("torn", "Leases that this boot found torn", [each.torn for each in outcome.networks]),
     ):
         labels = [{"network": each.name} for each in outcome.networks]
-        yield _gauge(f"boot_leases_{name}", f"{what}, by network.", list(zip(numbers, labels, strict=True)))
+        yield f"boot_leases_{name}", f"{what}, by network.", list(zip(numbers, labels, strict=True))
 
 
 def _when(node: Node) -> Samples:
@@ -58,25 +59,25 @@ def _when(node: Node) -> Samples:
         return []
 
 
-def _of_now(report: Report) -> Iterator[str]:
+def _of_now(report: Report) -> Iterator[Metric]:
     """How things stand."""
-    yield _gauge("info", "The version of cni-lease-reset.", [(1, {"version": __version__})])
+    yield "info", "The version of cni-lease-reset.", [(1, {"version": __version__})]
     pending = "Whether the next boot sets leases aside, however this one ends."
-    yield _gauge("pending_reset", pending, [(report.pending is not None, {})])
+    yield "pending_reset", pending, [(report.pending is not None, {})]
     wrong = len(report.attention) + len(report.unread)
-    yield _gauge("attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})])
+    yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
     stocks = [(each, {"network": each.network.name}) for each in report.stocks]
     leases: Samples = [(each.network.inet, {**labels, "family": "ipv4"}) for each, labels in stocks]
     leases += [(each.network.inet6, {**labels, "family": "ipv6"}) for each, labels in stocks]
-    yield _gauge("leases", "Leases now, by network and address family.", leases)
+    yield "leases", "Leases now, by network and address family.", leases
     torn: Samples = [(each.network.torn, labels) for each, labels in stocks]
-    yield _gauge("leases_torn", "Torn leases now, by network: no DEL can release them.", torn)
+    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
     leaked: Samples = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
-    yield _gauge("leases_leaked", "Leases now whose container does not live, by network.", leaked)
+    yield "leases_leaked", "Leases now whose container does not live, by network.", leaked
     sizes: Samples = [(pool.size, {**labels, "family": pool.family}) for each, labels in stocks for pool in each.pools]
-    yield _gauge("pool_addresses", "Addresses that a network can give, where that is known.", sizes)
+    yield "pool_addresses", "Addresses that a network can give, where that is known.", sizes
     unlisted: Samples = [(each.leases, {"network": each.name}) for each in report.unlisted]
-    yield _gauge("not_configured_leases", "Leases of networks that no setting names.", unlisted)
+    yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 
 
 def _gauge(name: str, what: str, samples: Samples) -> str:

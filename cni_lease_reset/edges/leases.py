@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from typing import Final
 
-from ..core.errors import describe, printable
+from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Selection, Survey, Trouble
 from . import durable
 from .alarm import TooLongError, within
@@ -154,7 +154,7 @@ def locked(data: int, name: str, *, create: bool = False, patience: float = 0, r
     network = durable.subdirectory(data, name, create=create)
     try:
         if rehearse:
-            with suppress(FileNotFoundError), _lock(network, 0, patience):
+            with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
                 pass
             yield network
         else:
@@ -177,8 +177,3 @@ def _lock(network: int, create: int, patience: float) -> Iterator[None]:
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
         os.close(lock)
-
-
-def quoted(network: Network) -> str:
-    """A network and its number of leases, for a sentence."""
-    return f"{printable(network.name)} {network.leases}"

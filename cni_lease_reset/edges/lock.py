@@ -18,7 +18,11 @@ _MODE: Final = 0o711  # of the state directory
 def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
     """Lock the state directory against our other programs. Raises :class:`BusyError`, and ``OSError``."""
     if node.rehearsal:
-        with suppress(FileNotFoundError), durable.directory(STATE_DIRECTORY, root=node.root) as state:
+        # Only root may open the directory: for anybody else the lock is as if it were not held.
+        with (
+            suppress(FileNotFoundError, PermissionError),
+            durable.directory(STATE_DIRECTORY, root=node.root) as state,
+        ):
             _lock(state)  # and let go at once: it is only looked at
         yield
         return

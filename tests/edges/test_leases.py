@@ -106,6 +106,29 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
     assert leases.survey(tree.node, Config()).networks[0].leases == 1
 
 
+@pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES])
+@pytest.mark.parametrize("mark", ["running", "clean"])
+def test_a_lease_that_cannot_be_read_is_counted_and_no_trouble_of_its_network(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, mark: str, code: int
+) -> None:
+    tree.mark(mark)
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3", "")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
+    outcome = boot(tree, journal)
+    assert (outcome.result, outcome.found, outcome.torn) == ("cleared", 2, 1)
+    assert tree.set_aside() == ({"10.52.0.3"} if mark == "clean" else {"10.52.0.2", "10.52.0.3"})
+
+
+def test_a_disk_that_opens_no_file_is_the_networks_trouble(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EMFILE)
+    assert boot(tree, journal).result == "failed"
+
+
 def test_an_inventory_is_in_the_order_of_the_addresses_and_has_times(tree: Tree) -> None:
     for address in ("fd00::1", "10.52.0.10", "10.52.0.9", "fd00::"):
         os.utime(tree.lease(address), (7, 7))

@@ -99,9 +99,18 @@ def test_at_most_so_many_old_files_are_removed_a_boot(
     assert left == [2, 5, 5, 5, 1]
     tree.lease("10.52.0.2")
     tree.next_kernel(NEXT)
+    tree.lease("10.52.0.2")
     service.boot(tree.node, Systemd(), journal)
     left = [len(list(path.rglob("10.52.*"))) for path in sorted((tree.state / "set-aside").iterdir())]
     assert left == [4, 5, 5, 1, 1]
+
+
+def test_a_boot_that_made_no_reset_removes_none(tree: Tree, journal: Kept) -> None:
+    tree.config("keep_resets: 1\n")
+    long_ago(tree, 1, 2, 3)
+    boot(tree, journal)
+    assert len(tree.set_aside()) == 1
+    assert len(list((tree.state / "set-aside").iterdir())) == 3
 
 
 def test_boots_that_fail_cost_no_older_reset(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
