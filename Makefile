@@ -5,13 +5,14 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm vm-test fault-test bench clean
+.PHONY: help demo test lint format rpm vm-test fault-test fresh-test bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(READY) ## Exhaust a real host-local pool, cut the power, boot, and allocate again
-	@$(RUN)/python tests/demo.py
+demo: ## Exhaust a real host-local pool, cut the power, boot, and allocate again
+	@tools/system-packages demo
+	@PYTHONPATH=. $(PYTHON) tests/demo.py
 
 test: lint ## Run all tests but the virtual machines'
 	@$(RUN)/coverage erase
@@ -33,12 +34,18 @@ rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer 
 	@RELEASE="$(RELEASE)" packaging/rpm/build
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
+	@tools/system-packages vm-test
 	@PYTHON="$(CURDIR)/$(RUN)/python" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
 
 fault-test: $(READY) ## Crash, break and fuzz it at length, and write docs/RELIABILITY.md
 	@FAULT_TEST_LONG=1 $(RUN)/pytest -q tests/faults
 
+fresh-test: ## Run the demo and the tests in a fresh clone on a bare Debian (SUITE=bookworm|trixie|forky)
+	@tools/system-packages fresh-test
+	@SUITE="$(SUITE)" tests/fresh/run
+
 bench: $(READY) ## Time a boot beside what else one could do, and write docs/PERFORMANCE.md
+	@tools/system-packages bench
 	@$(RUN)/python tests/bench/run.py
 
 clean: ## Remove all that was made here
@@ -46,7 +53,7 @@ clean: ## Remove all that was made here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements-dev.txt tools/system-packages
-	@tools/system-packages
+	@tools/system-packages demo test
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps -e .

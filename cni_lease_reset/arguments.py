@@ -15,48 +15,42 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser."""
-    top = _Parser(
-        prog="cni-lease-reset",
-        description="Set aside the pod addresses of an unclean shutdown.",
-        allow_abbrev=False,
-    )
+    what = "Set aside the pod addresses of an unclean shutdown."
+    top = _Parser(prog="cni-lease-reset", description=what, allow_abbrev=False)
     top.add_argument("--root", metavar="DIR", default="/", help="work on the tree below DIR, not on this machine")
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    boot = verbs.add_parser(
-        "boot", help="judge the last boot and set aside what it leaked (ExecStart=)", allow_abbrev=False
-    )
+
+    def verb(name: str, what: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=what, allow_abbrev=False)
+
+    boot = verb("boot", "judge the last boot and set aside what it leaked (ExecStart=)")
     boot.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
-    shutdown = verbs.add_parser("shutdown", help="mark this shutdown as clean (ExecStop=)", allow_abbrev=False)
-    shutdown.add_argument(
-        "--force", action="store_true", help="do not ask systemd whether the system goes down (needs --root)"
-    )
-    status = verbs.add_parser("status", help="tell what the last boot did, and how things stand", allow_abbrev=False)
-    form = status.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument(
-        "--metrics",
-        metavar="FILE",
-        nargs="?",
-        const="",
-        type=_metrics_file,
-        help="for Prometheus: print them, or replace a file of node_exporter's",
-    )
-    status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
-    recover = verbs.add_parser(
-        "recover", help="set aside the leases whose pod does not live, on a running node", allow_abbrev=False
-    )
+    shutdown = verb("shutdown", "mark this shutdown as clean (ExecStop=)")
+    force = "do not ask systemd whether the system goes down (needs --root)"
+    shutdown.add_argument("--force", action="store_true", help=force)
+    _of_status(verb("status", "tell what the last boot did, and how things stand"))
+    recover = verb("recover", "set aside the leases whose pod does not live, on a running node")
     choice = recover.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
     choice.add_argument("--yes", action="store_true", help="do not ask")
     recover.add_argument("--crowded", action="store_true", help="only networks with more than max_kept_leases")
-    restore = verbs.add_parser("restore", help="put the leases of a reset back", allow_abbrev=False)
+    restore = verb("restore", "put the leases of a reset back")
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
-    history = verbs.add_parser("history", help="list the boots that the journal knows", allow_abbrev=False)
+    history = verb("history", "list the boots that the journal knows")
     history.add_argument("-n", "--lines", metavar="N", type=_count, help="list the newest N only")
     history.add_argument("--json", action="store_true", help="for programs")
-    verbs.add_parser("config", help="print the effective configuration", allow_abbrev=False)
+    verb("config", "print the effective configuration")
     return top
+
+
+def _of_status(status: argparse.ArgumentParser) -> None:
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    metrics = "for Prometheus: print them, or replace a file of node_exporter's"
+    # const: no text, or argparse would take it for a file.
+    form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, type=_metrics_file, help=metrics)
+    status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
 
 
 def _metrics_file(text: str) -> str:

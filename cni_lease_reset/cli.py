@@ -19,7 +19,7 @@ from .core.errors import (
 from .core.model import Entry, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
-from .edges.systemd import Manager, NoSystemd, Systemd
+from .edges.systemd import Inspector, Manager, NoSystemd, Systemd
 
 if TYPE_CHECKING:
     import argparse
@@ -72,18 +72,18 @@ def _run(options: "argparse.Namespace") -> int:
     node = Node(os.path.realpath(options.root))
     if not _is_directory(node.root):
         raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
-    manager: Manager = Systemd() if node.is_this_machine else NoSystemd()
+    systemd: Systemd | NoSystemd = Systemd() if node.is_this_machine else NoSystemd()
     match options.verb:
         case "boot":
-            return _boot(node._replace(rehearsal=options.dry_run), manager)
+            return _boot(node._replace(rehearsal=options.dry_run), systemd)
         case "shutdown":
-            return _shutdown(node, manager, force=options.force)
+            return _shutdown(node, systemd, force=options.force)
         case "recover":
             return _recover(node, options)
         case "restore":
             return _restore(node, options.reset)
         case "status":
-            return _status(node, options)
+            return _status(node, systemd, options)
         case "history":
             return _history(node, options.lines, as_json=options.json)
         case _:
@@ -99,7 +99,11 @@ def _is_directory(path: str) -> bool:
 
 
 def _boot(node: Node, manager: Manager) -> int:
-    journal = _Rehearsal(node) if node.rehearsal else Journal(node)
+    journal = Journal(node)
+    if node.rehearsal:
+        journal = _Rehearsal(node)
+        blind = "" if os.geteuid() in node.trusted_users else " (without root, locks and torn leases can go unseen)"
+        _answer(f"A run now would say{blind}:\n")
     try:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
     except BusyError as error:
@@ -143,6 +147,9 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 def _recover(node: Node, options: "argparse.Namespace") -> int:
     from .commands import recover
 
+    if options.crowded and recover.none_is_crowded(node):
+        print("max_kept_leases is null: no network counts as crowded.")
+        return os.EX_OK
     attended = not (options.yes and options.crowded)
     if attended:
         seen = recover.look(node, crowded=options.crowded)
@@ -188,14 +195,14 @@ def _answer(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(node: Node, options: "argparse.Namespace") -> int:
+def _status(node: Node, systemd: Inspector, options: "argparse.Namespace") -> int:
     from .commands import display, metrics, screen, status
 
-    report = status.gather(node, Systemd() if node.is_this_machine else NoSystemd())
-    if options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
-    elif options.metrics is not None:
+    report = status.gather(node, systemd)
+    if options.metrics is True:
         _answer(metrics.text(node, report))
+    elif options.metrics:
+        metrics.write(node, options.metrics, metrics.text(node, report))
     elif options.json:
         _answer(display.as_json(report))
     else:

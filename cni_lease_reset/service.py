@@ -24,12 +24,13 @@ from .core.model import (
     Reset,
     Result,
     State,
+    Step,
     Verdict,
 )
 from .core.outcome import conclude
 from .core.plan import draw_up
 from .core.verdict import judge
-from .edges import config, guard, leases, marker, record, setaside, shelf
+from .edges import config, leases, marker, record
 from .edges.journald import Journal
 from .edges.lock import only_one
 from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
@@ -52,7 +53,7 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
         outcome = _remember(node, outcome)
         for entry in events.of_boot(outcome):  # telling is the least important act
             journal.send(entry)
-        if isinstance(settings, Config):
+        if isinstance(settings, Config) and outcome.reset is not None:
             _prune(node, settings, journal)
     return outcome
 
@@ -108,19 +109,23 @@ def _clear(
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
         found = leases.survey(node, settings)
         steps = draw_up(judgement.verdict, found.networks, settings)
-        reset = Reset()
-        if steps:
-            onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
-            reset = setaside.set_aside(steps, onto, lambda due: guard.rule(node, settings, manager, due))
+        reset = _set_aside(node, boot_id, steps, settings, manager) if steps else Reset()
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)
 
 
+def _set_aside(node: Node, boot_id: BootId, steps: tuple[Step, ...], settings: Config, manager: Manager) -> Reset:
+    from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
+
+    onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
+    return setaside.set_aside(steps, onto, lambda due: guard.rule(node, settings, manager, due))
+
+
 def _record(node: Node, outcome: Outcome) -> Outcome:
     """Mark this boot as running, if all that was due is done; else the next boot must judge the same and try again."""
     done = outcome.result in (Result.CLEARED, Result.NOTHING_DUE)
-    if not done or outcome.boot_id is None or outcome.judgement.verdict is Verdict.SAME_BOOT:
+    if not done or outcome.judgement.verdict is Verdict.SAME_BOOT:
         return outcome
     try:
         marker.record(node, State.RUNNING, outcome.boot_id)
@@ -141,15 +146,14 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _ignore(what: str, journal: Journal) -> None:
-    journal.send(events.of_remark(Remark(About.IGNORED, f"{what}, ignoring")))
-
-
 def _prune(node: Node, settings: Config, journal: Journal) -> None:
+    from .edges import shelf
+
     try:
         shelf.prune(node, settings)
     except OSError as error:
-        _ignore(f"Old resets cannot be removed: {describe(error)}", journal)
+        what = f"Old resets cannot be removed: {describe(error)}, ignoring"
+        journal.send(events.of_remark(Remark(About.IGNORED, what)))
 
 
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:

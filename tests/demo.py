@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import OTHER, THIS, HostLocal, Tree
+from tree import OTHER, THIS, HostLocal, Tree
 
-COMMAND = str(Path(sys.executable).parent / "cni-lease-reset")
+COMMAND = (sys.executable, "-m", "cni_lease_reset")
 
 
 def step(text: str) -> None:
@@ -18,7 +18,7 @@ def step(text: str) -> None:
 def run(tree: Tree, *arguments: str) -> None:
     """Run the command and show what it prints; a failure ends the demo."""
     print(f"  $ cni-lease-reset --root NODE {' '.join(arguments)}", flush=True)
-    done = subprocess.run([COMMAND, "--root", str(tree.root), *arguments], text=True, capture_output=True, check=False)
+    done = subprocess.run([*COMMAND, "--root", str(tree.root), *arguments], text=True, capture_output=True, check=False)
     for line in (done.stderr + done.stdout).replace(str(tree.root), "NODE").splitlines():
         print(f"  | {line}".rstrip())
     expect(done.returncode == 0, f"it exits with {done.returncode}")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from conftest import TOP
 from cni_lease_reset.edges.node import Node
 
 STAND_IN = str(TOP / "tests/stand_in_systemd.py")
-PROMTOOL = str(shutil.which("promtool", path=f"{os.environ['PATH']}:{TOP}/.cache"))
 
 
 def command(node: Node, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -40,9 +40,7 @@ def reset(tree: Tree) -> None:
 
 
 def configured(tree: Tree) -> None:
-    tree.config(
-        "networks: [k8s-pod-network, 'macvlan-*']\ndata_dir: /srv/cni/networks\nmetrics_file: /srv/metrics/cni.prom\n"
-    )
+    tree.config("networks: [k8s-pod-network, 'macvlan-*']\ndata_dir: /srv/cni/networks\n")
 
 
 CASES: dict[str, tuple[Callable[[Tree], None], tuple[str, ...], int]] = {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOP, Kept, Tree
+from conftest import TOP, Kept, Tree, tool
 
 from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
@@ -96,7 +96,7 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
 def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
     service.boot(tree.node, NoSystemd(), journal)
     report = status.gather(tree.node, NoSystemd())
-    found = [metric.name for metric in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
+    found = [name for name, _, _ in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
     assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
 
 
@@ -128,7 +128,7 @@ def bash(line: str) -> set[str]:
 
 def fish(line: str) -> set[str]:
     script = f"source {COMPLETION}/cni-lease-reset.fish; complete --do-complete '{line}'"
-    done = subprocess.run(["fish", "--no-config", "-c", script], text=True, capture_output=True, check=True)
+    done = subprocess.run([tool("fish"), "--no-config", "-c", script], text=True, capture_output=True, check=True)
     return {offer.split("\t")[0] for offer in done.stdout.splitlines()}
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import Kept, Systemd
+from conftest import Kept, Systemd, everything
 from programs import normalised
 
 from cni_lease_reset import service
@@ -50,20 +50,44 @@ def set_up(scenario: Path, root: Path, stack: ExitStack) -> Systemd:
     return systemd
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
-def test_a_boot_leaves_what_is_expected(scenario: Path, tmp_path: Path) -> None:
-    root = tmp_path / "node"
+def copy(scenario: Path, root: Path) -> None:
+    """The node as it was before."""
     shutil.copytree(scenario / "before", root, symlinks=True)
     for keep in root.rglob(".keep"):
         keep.unlink()
     for config in root.glob("etc/cni-lease-reset/*"):
         config.chmod(0o644)  # whatever the umask of the checkout
+
+
+def told(journal: Kept) -> str:
+    return "".join(f"<{entry.priority}>{normalised(entry.message)}\n" for entry in journal.entries)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_a_boot_leaves_what_is_expected(scenario: Path, tmp_path: Path) -> None:
+    root = tmp_path / "node"
+    copy(scenario, root)
     journal = Kept()
     with ExitStack() as stack:
         service.boot(Node(str(root)), set_up(scenario, root, stack), journal)
-    lines = "".join(f"<{entry.priority}>{normalised(entry.message)}\n" for entry in journal.entries)
-    assert lines == (scenario / "journal").read_text()
+    assert told(journal) == (scenario / "journal").read_text()
     assert picture(root) == picture(scenario / "after")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_a_dry_run_says_the_same_and_leaves_all_as_it_was(scenario: Path, tmp_path: Path) -> None:
+    root = tmp_path / "node"
+    copy(scenario, root)
+    before = everything(root)
+    rehearsal, journal = Kept(), Kept()
+    with ExitStack() as stack:
+        systemd = set_up(scenario, root, stack)
+        expected = service.boot(Node(str(root), rehearsal=True), systemd, rehearsal)
+        assert everything(root) == before
+        outcome = service.boot(Node(str(root)), systemd, journal)
+    assert (expected.reset is None) == (outcome.reset is None)
+    assert expected._replace(reset=None, usec=0) == outcome._replace(reset=None, usec=0)
+    assert told(rehearsal) == told(journal).replace(normalised(str(outcome.reset)), "a new reset")
 
 
 def test_there_are_scenarios() -> None:

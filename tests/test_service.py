@@ -10,8 +10,7 @@ from conftest import NEXT, OTHER, THIS, HostLocal, Kept, Systemd, Tree, boot
 
 from cni_lease_reset import service
 from cni_lease_reset.core.errors import InputOutputError
-from cni_lease_reset.edges import durable, leases, record
-from cni_lease_reset.edges.systemd import NoSystemd
+from cni_lease_reset.edges import durable, leases
 
 
 def test_an_exhausted_pool_is_free_after_a_power_cut(tree: Tree, journal: Kept, host_local: HostLocal) -> None:
@@ -41,6 +40,18 @@ def test_a_crowded_network_is_cleared_after_a_clean_reboot(tree: Tree, journal: 
     for number in range(111):
         tree.lease(f"10.52.0.{number + 1}")
     assert boot(tree, journal).cleared == 111
+
+
+@pytest.mark.parametrize("mark", ["running", "clean", None])
+def test_torn_leases_are_counted_however_the_last_boot_ended(tree: Tree, journal: Kept, mark: str | None) -> None:
+    if mark is not None:
+        tree.mark(mark)
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3", "")
+    tree.lease("10.52.0.4", "\0" * 70)
+    tree.lease("fd00::2", "\0")
+    boot(tree, journal)
+    assert (journal.verdicts[0]["CNI_LEASES_FOUND"], journal.verdicts[0]["CNI_LEASES_TORN"]) == ("4", "3")
 
 
 @pytest.mark.parametrize("prepare", ["mark", "damage", "nothing"])
@@ -154,19 +165,6 @@ def test_a_second_shutdown_changes_nothing(tree: Tree, journal: Kept) -> None:
     assert not service.shutdown(tree.node, Systemd(), journal)
 
 
-def test_a_dry_run_changes_nothing(tree: Tree, journal: Kept) -> None:
-    tree.mark("clean")
-    tree.lease("10.52.0.2", "")
-    tree.lease("10.52.0.3")
-    before = {path: path.stat().st_mtime_ns for path in sorted(tree.root.rglob("*"))}
-    said = service.rehearse(tree.node, Systemd({"k3s.service": "active"}))
-    assert said.splitlines()[1:] == [
-        "Would set aside: 1 lease of k8s-pod-network (torn leases).",
-        "Would be refused: k3s.service is active, pods may live.",
-    ]
-    assert {path: path.stat().st_mtime_ns for path in sorted(tree.root.rglob("*"))} == before
-
-
 @pytest.mark.parametrize("verb", ["boot", "shutdown"])
 def test_a_crash_at_any_step_never_leaves_a_false_clean_or_loses_a_lease(
     tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
@@ -212,20 +210,6 @@ def test_a_crash_at_any_step_never_leaves_a_false_clean_or_loses_a_lease(
         if verb == "boot" and after.judgement.verdict == "clean":
             assert "rename" not in done, "only before the rename that uses the mark up"
     assert points >= 3
-
-
-def test_a_rehearsal_needs_no_state_and_finds_nothing_to_do(tree: Tree) -> None:
-    assert service.rehearse(tree.node, NoSystemd()).endswith("\nNothing to set aside.\n")
-    tree.network.parent.mkdir(parents=True)
-    tree.network.symlink_to("/")
-    tree.lease("10.60.0.1", network="other")
-    record.begin(tree.node, THIS)
-    assert service.rehearse(tree.node, NoSystemd()).splitlines()[1:] == [
-        "Skipped: k8s-pod-network: not a directory (a symbolic link is not followed).",
-        "Not configured: other 1.",
-        "Nothing to set aside.",
-        "That says nothing of the next boot: cni-lease-reset status tells whether a reset is pending.",
-    ]
 
 
 def test_a_shutdown_without_a_marker_changes_nothing(tree: Tree, journal: Kept) -> None:

@@ -45,11 +45,12 @@ def pending(
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
     if config.clear_when is ClearWhen.NEVER:
         return None
-    if isinstance(noted, Outcome) and noted.boot_id == boot_id and noted.result in _UNDONE:
-        if (noted.judgement.verdict, noted.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
+    outcome = record.judged(noted, boot_id)
+    if outcome is not None and outcome.result in _UNDONE:
+        if (outcome.judgement.verdict, outcome.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
             return None  # the mark is used up; whether anything was due nobody looked
-        undone = f"this boot could not do what was due ({noted.result}: {printable(noted.why)})"
-        return f"{undone}. {_UNDONE[noted.result]}"
+        undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
+        return f"{undone}. {_UNDONE[outcome.result]}"
     why = _unproven(boot_id, reading)
     return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
 
@@ -69,14 +70,15 @@ def of_boot(
     boot_id: BootId | None, noted: Outcome | record.Began | record.Unreadable | None, due: str | None
 ) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
-    if not isinstance(noted, Outcome) or noted.boot_id != boot_id:
+    outcome = record.judged(noted, boot_id)
+    if outcome is None:
         yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:
-        yield from (remark.text for remark in noted.remarks if remark.about is About.MARKER_STUCK)
+        yield from (remark.text for remark in outcome.remarks if remark.about is About.MARKER_STUCK)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
-    elif isinstance(noted, Outcome) and noted.boot_id == boot_id and noted.result is Result.MISCONFIGURED:
-        yield f"The configuration cannot be used: {printable(noted.why)}. {_UNDONE[Result.MISCONFIGURED]}"
+    elif outcome is not None and outcome.result is Result.MISCONFIGURED:
+        yield f"The configuration cannot be used: {printable(outcome.why)}. {_UNDONE[Result.MISCONFIGURED]}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 import json
 import textwrap
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
 from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
-from ..edges import leases, record
+from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local
 from .status import OnShelf, Report, Stock
@@ -58,8 +58,8 @@ def _reset_json(reset: OnShelf) -> dict[str, object]:
 
 def _marker_json(reading: Reading | None) -> dict[str, str]:
     match reading:
-        case Marker(state=state, boot_id=boot_id, since=since):
-            return {"state": state, "boot_id": boot_id, "since": since}
+        case Marker():
+            return reading._asdict()
         case NoMarker():
             return {"state": "none"}
         case None:
@@ -70,7 +70,7 @@ def _marker_json(reading: Reading | None) -> dict[str, str]:
 def _made(reset: OnShelf) -> datetime | None:
     """When a reset was made; its name says so, in UTC."""
     try:
-        return datetime.strptime(reset.name.split("-")[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(reset.name.split("-")[1], "%Y%m%dT%H%M%S%z")
     except ValueError:
         return None
 
@@ -81,19 +81,18 @@ def as_text(report: Report, screen: Screen) -> str:
     lines = [line for label, text in rows for line in _wrapped(f"{label:<12}", text)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
     lines += [line for stock in report.stocks for line in _stock_lines(stock, screen)]
-    lines += [] if report.stocks else [f"({_no_networks(report)})"]
+    if not report.stocks:
+        nothing = "no leases: none of the configured networks exists"
+        lines.append(f"({'see below what could not be read' if report.unread else nothing})")
     if report.unlisted:
-        lines += _wrapped("not configured: ", ", ".join(leases.quoted(each) for each in report.unlisted))
+        counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
+        lines += _wrapped("not configured: ", counts)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
     lines += [line for reset in report.resets for line in _reset_lines(reset)]
     for label, texts in (("Attention: ", report.attention), ("Not read: ", report.unread)):
         lines += [""] if texts else []
         lines += [line for text in texts for line in _painted(label, text, screen)]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _no_networks(report: Report) -> str:
-    return "see below what could not be read" if report.unread else "no leases: none of the configured networks exists"
 
 
 def _wrapped(label: str, text: str) -> list[str]:
@@ -108,25 +107,22 @@ def _painted(label: str, text: str, screen: Screen) -> list[str]:
 
 def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
     match report.record:
+        case Outcome() as done if done.boot_id == report.boot_id:
+            counts = f"{done.found} found, {done.cleared} set aside, {done.kept} kept, {done.torn} torn"
+            return (
+                ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
+                ("This boot", f"{done.result}: {printable(done.why)}"),
+                ("", counts + (f", in {done.reset}" if done.reset else "")),
+            )
         case None:
-            return (("Last boot", "not judged: boot has not run since this kernel started"),)
+            why = "not judged: boot has not run since this kernel started"
         case record.Began(boot_id=boot_id) if boot_id == report.boot_id:
-            return (("Last boot", "not judged: boot began and did not end, or is still at work"),)
-        case record.Unreadable(why=why):
-            return (("Last boot", f"not known: /run/cni-lease-reset/boot: {why}"),)
-        case Outcome() as outcome if outcome.boot_id == report.boot_id:
-            return _outcome_rows(outcome)
+            why = "not judged: boot began and did not end, or is still at work"
+        case record.Unreadable(why=unread):
+            why = f"not known: /run/cni-lease-reset/boot: {unread}"
         case _:
-            return (("Last boot", "not judged: the record under /run is of another boot"),)
-
-
-def _outcome_rows(outcome: Outcome) -> tuple[tuple[str, str], ...]:
-    counts = f"{outcome.found} found, {outcome.cleared} set aside, {outcome.kept} kept, {outcome.torn} torn"
-    return (
-        ("Last boot", f"{outcome.judgement.verdict}: {outcome.judgement.why}"),
-        ("This boot", f"{outcome.result}: {printable(outcome.why)}"),
-        ("", counts + (f", in {outcome.reset}" if outcome.reset else "")),
-    )
+            why = "not judged: the record under /run is of another boot"
+    return (("Last boot", why),)
 
 
 def _marker_text(reading: Reading | None, this: BootId | None) -> str:

@@ -1,12 +1,12 @@
 """``history``: what the journal still knows of earlier boots, a line each. Changes nothing."""
 
+import glob
 import json
-import os
 import subprocess
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import InputOutputError, printable
-from ..core.events import MessageId, leases
+from ..core.events import KINDS, MessageId, leases
 from ..core.model import Result, Verdict
 from ..edges.node import Node
 from .screen import Colour, Screen, local
@@ -15,41 +15,31 @@ VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meani
 _JOURNALCTL: Final = "/usr/bin/journalctl"
 _MOST_REMARKS: Final = 5
 _SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
-_RESULTS: Final = {
-    MessageId.CLEARED: Result.CLEARED,
-    MessageId.NOTHING_DUE: Result.NOTHING_DUE,
+_RESULTS: Final = {kind: result for result, (kind, _) in KINDS.items()} | {
     MessageId.SAME_BOOT: Result.NOTHING_DUE,
-    MessageId.REFUSED: Result.REFUSED,
-    MessageId.FAILED: Result.FAILED,
-    MessageId.MISCONFIGURED: Result.MISCONFIGURED,
     MessageId.UNEXPECTED: "fault",
 }
 _NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
 # What came of a boot is worth a word where it did not do all that was due.
 _NOTES: Final = {Result.REFUSED: "refused", Result.FAILED: "failed", Result.MISCONFIGURED: "config", "fault": "fault"}
-_NUMBERS: Final = {
-    "found": "CNI_LEASES_FOUND",
-    "cleared": "CNI_LEASES_CLEARED",
-    "kept": "CNI_LEASES_KEPT",
-    "torn": "CNI_LEASES_TORN",
-}
+_COUNTS: Final = ("found", "cleared", "kept", "torn")  # of leases, CNI_LEASES_FOUND and so on
 _FIELDS: Final = ("MESSAGE_ID", "CNI_VERDICT", "CNI_REASON", "CNI_RESET", "CNI_PREVIOUS_BOOT_ID", "CNI_USEC")
 
 Entry: TypeAlias = dict[str, object]
 
 
 class Boot(NamedTuple):
-    """One boot as its verdict entry tells it; ``None`` where the entry does not say."""
+    """One boot as its verdict entry tells it and ``--json`` shows it; ``None`` where the entry does not say."""
 
+    time: float  # seconds since 1970, by the clock of that boot
     boot_id: str
-    seconds: float  # since 1970, by the clock of that boot
-    verdict: str
+    verdict: str | None
     result: str
     reason: str
-    reset: str
-    previous: str
-    usec: int | None
+    reset: str | None
+    previous_boot_id: str | None
     leases: dict[str, int | None]  # found, cleared, kept, torn
+    usec: int | None
 
 
 class History(NamedTuple):
@@ -77,7 +67,7 @@ class History(NamedTuple):
 
 def read(node: Node) -> History:
     """Read the journal of the node. Raises :class:`InputOutputError` where that is not possible."""
-    fields = ",".join((*_FIELDS, *_NUMBERS.values()))
+    fields = ",".join((*_FIELDS, *map(_field, _COUNTS)))
     command = [_JOURNALCTL, "--no-pager", "--output=json", f"--output-fields={fields}"]
     command += [] if node.is_this_machine else [f"--root={node.root}"]
     # Anybody may send an entry with our MESSAGE_ID; journald itself notes who did.
@@ -94,16 +84,12 @@ def read(node: Node) -> History:
 
 def is_volatile(node: Node) -> bool:
     """Whether the journal is lost at each boot: journald keeps it under /run, or nothing under /var/log."""
-    return bool(_journals(node.path("/run/log/journal"))) or not _journals(node.path("/var/log/journal"))
+    return _has_journals(node, "/run/log/journal") or not _has_journals(node, "/var/log/journal")
 
 
-def _journals(directory: str) -> list[str]:
-    """List the journal files of the system, below a directory for each machine id; namespaces are others' journals."""
-    try:
-        machines = [machine for machine in os.listdir(directory) if "." not in machine]
-        return [file for machine in machines for file in os.listdir(f"{directory}/{machine}") if ".journal" in file]
-    except OSError:
-        return []
+def _has_journals(node: Node, directory: str) -> bool:
+    """Whether the system's journal is there, below its machine id; what has a namespace in its name is another's."""
+    return bool(glob.glob(f"{'[0-9a-f]' * 32}/*.journal*", root_dir=node.path(directory)))
 
 
 def parse(lines: bytes) -> tuple[Boot, ...]:
@@ -125,16 +111,20 @@ def _boot(entry: Entry) -> Boot | None:
     if message_id not in list(MessageId) or not boot_id:
         return None
     return Boot(
-        boot_id,
         (_number(entry, "__REALTIME_TIMESTAMP") or 0) / 1_000_000,
-        _text(entry, "CNI_VERDICT"),
+        boot_id,
+        _text(entry, "CNI_VERDICT") or None,
         _RESULTS.get(MessageId(message_id), ""),
         _text(entry, "CNI_REASON"),
-        _text(entry, "CNI_RESET"),
-        _text(entry, "CNI_PREVIOUS_BOOT_ID"),
+        _text(entry, "CNI_RESET") or None,
+        _text(entry, "CNI_PREVIOUS_BOOT_ID") or None,
+        {name: _number(entry, _field(name)) for name in _COUNTS},
         _number(entry, "CNI_USEC"),
-        {name: _number(entry, field) for name, field in _NUMBERS.items()},
     )
+
+
+def _field(count: str) -> str:
+    return f"CNI_LEASES_{count.upper()}"
 
 
 def _text(entry: Entry, field: str) -> str:
@@ -153,20 +143,7 @@ def as_json(history: History, most: int | None) -> str:
     document = {
         "version": VERSION,
         "volatile": history.volatile,
-        "boots": [
-            {
-                "time": local(boot.seconds, iso=True),
-                "boot_id": boot.boot_id,
-                "verdict": boot.verdict or None,
-                "result": boot.result,
-                "reason": boot.reason,
-                "reset": boot.reset or None,
-                "previous_boot_id": boot.previous or None,
-                "leases": boot.leases,
-                "usec": boot.usec,
-            }
-            for boot in history.boots[:most]
-        ],
+        "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots[:most]],
         "summary": {
             "boots": len(history.boots),
             "unclean": history.unclean,
@@ -199,7 +176,7 @@ def _line(boot: Boot, screen: Screen) -> str:
         verdict = screen.paint(verdict, Colour.WARN)
     note = _NOTES.get(boot.result, "")
     note = f" {screen.paint(note, Colour.BAD)}" if note else ""
-    when = f"{local(boot.seconds):<27}{boot.boot_id[:8]:<10}"
+    when = f"{local(boot.time):<27}{boot.boot_id[:8]:<10}"
     return f"{when}{verdict}{numbers[0]:>6}{numbers[1]:>7}{numbers[2]:>6}{took:>7}{note}"
 
 

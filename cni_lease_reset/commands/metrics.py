@@ -4,118 +4,92 @@ Source: Prometheus' text exposition format, and ``promtool check metrics``.
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import TypeAlias
 
 from .. import __version__
 from ..core.errors import printable
-from ..core.model import Outcome, Result, Verdict
-from ..edges import durable
+from ..core.model import Result, Verdict
+from ..edges import durable, record
 from ..edges.node import RUNTIME_DIRECTORY, Node
 from .status import Report
 
-_PREFIX: Final = "cni_lease_reset_"
-
-
-class Sample(NamedTuple):
-    """A number and the labels that tell it from others of its name."""
-
-    value: float
-    labels: tuple[tuple[str, str], ...] = ()
-
-
-class Metric(NamedTuple):
-    """A gauge; without samples it is left out."""
-
-    name: str
-    help: str
-    samples: tuple[Sample, ...]
+Samples: TypeAlias = list[tuple[float, dict[str, str]]]  # a number, and the labels that tell it from others
+Metric: TypeAlias = tuple[str, str, Samples]  # its name, what it means, and its samples
 
 
 def write(node: Node, path: str, content: str) -> None:
     """Replace the file whole, readable by anybody. Its directory must be there. Raises ``OSError``."""
-    with durable.told_as(node.path(path)), durable.directory(os.path.dirname(path), root=node.root) as directory:
-        durable.replace(directory, os.path.basename(path), content.encode())
+    directory = durable.directory(os.path.dirname(path), root=node.root)
+    with durable.named(node.path(path), always=True), directory as folder:
+        durable.replace(folder, os.path.basename(path), content.encode())
 
 
 def text(node: Node, report: Report) -> str:
     """Write a report in the exposition format."""
-    return "".join(line for metric in (*_of_boot(node, report), *_of_now(report)) for line in _lines(metric))
+    return "".join(_gauge(*metric) for metric in (*_of_boot(node, report), *_of_now(report)))
 
 
 def _of_boot(node: Node, report: Report) -> Iterator[Metric]:
     """What this boot did; nothing where it was not judged."""
-    record = report.record
-    if not isinstance(record, Outcome) or record.boot_id != report.boot_id:
+    outcome = record.judged(report.record, report.boot_id)
+    if outcome is None:
         return
-    verdicts = tuple(Sample(each is record.judgement.verdict, (("verdict", each),)) for each in Verdict)
-    results = tuple(Sample(each is record.result, (("result", each),)) for each in Result)
-    yield Metric("boot_verdict", "How the last boot ended: 1 for one verdict, 0 for the others.", verdicts)
-    yield Metric("boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results)
-    when = _when(node)
-    yield Metric("last_boot_timestamp_seconds", "When the boot service ran.", () if when is None else (Sample(when),))
-    yield Metric("boot_duration_seconds", "How long it took.", (Sample(record.usec / 1_000_000),))
-    for name, what, counts in (
-        ("found", "Leases that this boot found", {each.name: each.found for each in record.networks}),
-        ("set_aside", "Leases that this boot set aside", {each.name: each.cleared for each in record.networks}),
-        ("kept", "Leases that this boot left where they were", {each.name: each.kept for each in record.networks}),
-        ("torn", "Leases that this boot found torn", {each.name: each.torn for each in record.networks}),
+    verdicts: Samples = [(each is outcome.judgement.verdict, {"verdict": each}) for each in Verdict]
+    results: Samples = [(each is outcome.result, {"result": each}) for each in Result]
+    yield "boot_verdict", "How the last boot ended: 1 for one verdict, 0 for the others.", verdicts
+    yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
+    yield "last_boot_timestamp_seconds", "When the boot service ran.", _when(node)
+    yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
+    for name, what, numbers in (
+        ("found", "Leases that this boot found", [each.found for each in outcome.networks]),
+        ("set_aside", "Leases that this boot set aside", [each.cleared for each in outcome.networks]),
+        ("kept", "Leases that this boot left where they were", [each.kept for each in outcome.networks]),
+        ("torn", "Leases that this boot found torn", [each.torn for each in outcome.networks]),
     ):
-        yield Metric(f"boot_leases_{name}", f"{what}, by network.", _by_network(counts.items()))
+        labels = [{"network": each.name} for each in outcome.networks]
+        yield f"boot_leases_{name}", f"{what}, by network.", list(zip(numbers, labels, strict=True))
 
 
-def _when(node: Node) -> float | None:
+def _when(node: Node) -> Samples:
     """When ``boot`` wrote down what it did: nobody writes there after it."""
     try:
-        return os.stat(node.path(f"{RUNTIME_DIRECTORY}/boot")).st_mtime
+        return [(os.stat(node.path(f"{RUNTIME_DIRECTORY}/boot")).st_mtime, {})]
     except OSError:
-        return None
+        return []
 
 
 def _of_now(report: Report) -> Iterator[Metric]:
     """How things stand."""
-    stocks = report.stocks
-    yield Metric("info", "The version of cni-lease-reset.", (Sample(1, (("version", __version__),)),))
-    yield Metric(
-        "pending_reset",
-        "Whether the next boot sets leases aside, however this one ends.",
-        (Sample(report.pending is not None),),
-    )
+    yield "info", "The version of cni-lease-reset.", [(1, {"version": __version__})]
+    pending = "Whether the next boot sets leases aside, however this one ends."
+    yield "pending_reset", pending, [(report.pending is not None, {})]
     wrong = len(report.attention) + len(report.unread)
-    yield Metric("attention_needed", "How many things cni-lease-reset status would point out.", (Sample(wrong),))
-    leases = [(each.network.name, "ipv4", each.network.inet) for each in stocks]
-    leases += [(each.network.name, "ipv6", each.network.inet6) for each in stocks]
-    yield Metric("leases", "Leases now, by network and address family.", _by_family(leases))
-    torn = ((each.network.name, each.network.torn) for each in stocks)
-    yield Metric("leases_torn", "Torn leases now, by network: no DEL can release them.", _by_network(torn))
-    leaked = ((each.network.name, each.leaked) for each in stocks if each.leaked is not None)
-    yield Metric("leases_leaked", "Leases now whose container does not live, by network.", _by_network(leaked))
-    sizes = ((each.network.name, pool.family, pool.size) for each in stocks for pool in each.pools)
-    yield Metric("pool_addresses", "Addresses that a network can give, where that is known.", _by_family(sizes))
-    unlisted = ((each.name, each.leases) for each in report.unlisted)
-    yield Metric("not_configured_leases", "Leases of networks that no setting names.", _by_network(unlisted))
+    yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
+    stocks = [(each, {"network": each.network.name}) for each in report.stocks]
+    leases: Samples = [(each.network.inet, {**labels, "family": "ipv4"}) for each, labels in stocks]
+    leases += [(each.network.inet6, {**labels, "family": "ipv6"}) for each, labels in stocks]
+    yield "leases", "Leases now, by network and address family.", leases
+    torn: Samples = [(each.network.torn, labels) for each, labels in stocks]
+    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
+    leaked: Samples = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
+    yield "leases_leaked", "Leases now whose container does not live, by network.", leaked
+    sizes: Samples = [(pool.size, {**labels, "family": pool.family}) for each, labels in stocks for pool in each.pools]
+    yield "pool_addresses", "Addresses that a network can give, where that is known.", sizes
+    unlisted: Samples = [(each.leases, {"network": each.name}) for each in report.unlisted]
+    yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 
 
-def _by_network(numbers: Iterable[tuple[str, int]]) -> tuple[Sample, ...]:
-    return tuple(Sample(number, (("network", name),)) for name, number in numbers)
-
-
-def _by_family(numbers: Iterable[tuple[str, str, int]]) -> tuple[Sample, ...]:
-    return tuple(Sample(number, (("network", name), ("family", family))) for name, family, number in numbers)
-
-
-def _lines(metric: Metric) -> Iterator[str]:
-    name = _PREFIX + metric.name
-    if metric.samples:
-        yield f"# HELP {name} {metric.help}\n# TYPE {name} gauge\n"
-    for value, labels in metric.samples:
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels)
-        yield f"{name}{{{inside}}} {_number(value)}\n" if labels else f"{name} {_number(value)}\n"
+def _gauge(name: str, what: str, samples: Samples) -> str:
+    """Write one metric; without samples it is left out."""
+    name = f"cni_lease_reset_{name}"
+    lines = [f"# HELP {name} {what}\n# TYPE {name} gauge\n"] if samples else []
+    for value, labels in samples:
+        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        number = int(value) if value == int(value) else value
+        lines.append(f"{name}{{{inside}}} {number}\n" if labels else f"{name} {number}\n")
+    return "".join(lines)
 
 
 def _escaped(label: str) -> str:
     return printable(label).replace("\\", r"\\").replace('"', r"\"")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)

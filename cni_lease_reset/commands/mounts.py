@@ -1,30 +1,21 @@
-"""Which directories a boot empties: file systems in memory, and overlays that write to one. Source: proc(5)."""
+"""Which directories a boot empties: file systems in memory, and overlays that write to one."""
 
 import os
-import re
-from typing import Final, NamedTuple
+from typing import Final
 
+from ..edges import mountinfo
+from ..edges.mountinfo import Mount
 from ..edges.node import Node
 from . import foreign
 
-_MOUNTS: Final = "/proc/self/mountinfo"
 _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-
-
-class Mount(NamedTuple):
-    """One line of mountinfo."""
-
-    point: str
-    kind: str
-    options: tuple[str, ...]  # of the file system itself
 
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
     try:
-        mounts = parse(foreign.text(node, _MOUNTS))
-    except (OSError, ValueError):
+        mounts = mountinfo.parse(foreign.text(node, "/proc/self/mountinfo"))
+    except OSError:
         return None
     mount = _above(mounts, path)
     if mount is None:
@@ -37,21 +28,6 @@ def volatile(node: Node, path: str) -> str | None:
         if below is not None and below.kind in _MEMORY:
             return f"{mount.point} is an overlay that writes to a {below.kind}"
     return None
-
-
-def parse(text: str) -> tuple[Mount, ...]:
-    """Read mountinfo: fields, of them the fifth the mount point; after a lone hyphen type, source and options."""
-    found = []
-    for line in text.splitlines():
-        head, _, tail = line.partition(" - ")
-        fields, rest = head.split(" "), tail.split(" ")
-        if len(fields) > 4 and len(rest) > 2:
-            found.append(Mount(_unescaped(fields[4]), rest[0], tuple(map(_unescaped, rest[2].split(",")))))
-    return tuple(found)
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:

@@ -75,13 +75,11 @@ def read(node: Node, config: Config) -> Pools:
             document = json.loads(foreign.text(node, path))
         except OSError as error:
             unread.append(describe(error))
-            continue
-        except (ValueError, RecursionError) as error:
-            what = "not valid JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-            unread.append(f"{printable(path, quoted=True)}: {what}")
-            continue
-        for network, found in _networks(document, config.data_dir, flannel):
-            ranges.setdefault(network, found[:_MOST])
+        except (ValueError, RecursionError):
+            unread.append(f"{printable(path, quoted=True)}: not valid JSON")
+        else:
+            for network, found in _networks(document, config.data_dir, flannel):
+                ranges.setdefault(network, found[:_MOST])
     return Pools(ranges, flannel, tuple(unread))
 
 
@@ -92,9 +90,6 @@ def _flannel(node: Node, unread: list[str]) -> tuple[Range, ...]:
         return ()
     except OSError as error:
         unread.append(describe(error))
-        return ()
-    except ValueError as error:
-        unread.append(f"'{FLANNEL}': {error}")
         return ()
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     ranges = (_range({"subnet": values.get(key)}) for key in _FLANNEL_KEYS)

@@ -51,6 +51,11 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
         return tuple(_see(node, name, leases.inventory(data, name)) for name in names)
 
 
+def none_is_crowded(node: Node) -> bool:
+    """Whether there is no limit beyond which a network would be crowded."""
+    return config.read(node).config.max_kept_leases is None
+
+
 def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[str, ...]:
     """Name the networks that are configured, or those of them that are crowded."""
     found = leases.survey(node, settings)
@@ -62,9 +67,7 @@ def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[str, ...]
 
 
 def _see(node: Node, network: str, found: tuple[Lease, ...]) -> Sight:
-    owners = {lease.owner for lease in found if lease.owner is not None}
-    addresses = {lease.address for lease in found}
-    alive = living.ask(node, owners, addresses, caged=False) if found else Living()
+    alive = living.whose(node, found)
     return Sight(network, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
 
 
@@ -79,17 +82,16 @@ def work(node: Node, journal: Journal, say: Say, *, crowded: bool = False) -> Cn
     cleared, found = [], 0
     wrong: list[tuple[str, CniLeaseResetError]] = []
     for name in _networks(node, settings, crowded=crowded):
-        try:
-            sight, number = _recover(node, name, onto)
-        except CniLeaseResetError as error:
-            wrong.append((name, error))
-            continue
+        sight, number, error = _recover(node, name, onto)
         found += len(sight.fates)
         if number:
             cleared.append((name, number))
-        if number or not crowded:
+        if error is not None:
+            wrong.append((name, error))
+        if number or (error is None and not crowded):
             say(f"{printable(name)}: {events.leases(number)} set aside{f' as {onto.name}' if number else ''}")
-            say("\n".join(_kept(sight)))
+            for line in _kept(sight):
+                say(line)
     if cleared:
         journal.send(events.recovered(Reset(onto.name, tuple(cleared)), found=found))
         shelf.prune(node, settings)
@@ -97,35 +99,39 @@ def work(node: Node, journal: Journal, say: Say, *, crowded: bool = False) -> Cn
         return None
     what = "not all was done" if cleared else "nothing was changed"
     kind = max((type(error) for _, error in wrong), key=lambda each: each is InputOutputError)
-    failure = kind("; ".join([what, *(f"network {printable(name)}: {error}" for name, error in wrong)]))
+    failure = kind(f"{what}: {'; '.join(f'network {printable(name)}: {error}' for name, error in wrong)}")
     if not crowded or record.first_time(node, "recover-refused"):
         journal.send(events.not_recovered(str(failure)))
     return failure
 
 
-def _recover(node: Node, name: str, onto: Shelf) -> tuple[Sight, int]:
-    """Deal with one network; returns it as it was seen under the lock, and how many leases were set aside."""
-    seen: list[Sight] = []
+def _recover(node: Node, name: str, onto: Shelf) -> tuple[Sight, int, CniLeaseResetError | None]:
+    """Deal with one network: as it was seen under the lock, how many leases were set aside, and what went wrong."""
+    seen = Sight(name, {}, Living())
     with ExitStack() as ours:
 
         def rule(due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
+            nonlocal seen
             ours.enter_context(only_one(node, create=True))  # here, for host-local's lock may have been waited for
-            sight = _see(node, name, due[name])
-            seen.append(sight)
-            spared = frozenset(lease.address for lease, fate in sight.fates.items() if fate is not Fate.LEAKED)
-            return Ruling(next(iter(sight.living.doubts), None), spared)
+            seen = _see(node, name, leases.in_order(due[name]))
+            spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
+            return Ruling(next(iter(seen.living.doubts), None), spared)
 
         try:
             reset = setaside.set_aside((_all_of(name),), onto, rule, patience=setaside.PATIENCE)
+        except BusyError as error:
+            return seen, 0, error
         except OSError as error:
-            raise InputOutputError(describe(error)) from error
-    for trouble in reset.troubles:
-        raise (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
-    if reset.refusal is not None:
-        raise RefusedError(reset.refusal)
+            return seen, 0, InputOutputError(describe(error))
     stuck = {lease.address for lease in reset.stuck}
-    fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen[0].fates.items()}
-    return seen[0]._replace(fates=fates), sum(number for _, number in reset.cleared)
+    fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
+    return seen._replace(fates=fates), sum(number for _, number in reset.cleared), _wrong(reset)
+
+
+def _wrong(reset: Reset) -> CniLeaseResetError | None:
+    for trouble in reset.troubles:
+        return (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
+    return None if reset.refusal is None else RefusedError(reset.refusal)
 
 
 def _all_of(name: str) -> Step:

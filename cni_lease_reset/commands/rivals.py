@@ -22,23 +22,22 @@ def find(node: Node, networks: Sequence[str]) -> tuple[str, ...]:
 
 
 def _tmpfiles(node: Node, paths: Sequence[str]) -> Iterator[str]:
-    seen: set[str] = set()
+    files: dict[str, str] = {}
     for directory in TMPFILES:
         for name in foreign.listing(node, directory, ".conf"):
-            if name in seen:
-                continue
-            seen.add(name)
-            for number, line in enumerate(_lines(node, f"{directory}/{name}"), 1):
-                emptied = _emptied(line, paths)
-                if emptied is not None:
-                    where = printable(f"{directory}/{name}:{number}")
-                    yield f"{where} empties {printable(emptied)} at boot, so what leaked is not seen"
+            files.setdefault(name, f"{directory}/{name}")
+    for path in files.values():
+        for number, line in enumerate(_lines(node, path), 1):
+            emptied = _emptied(line, paths)
+            if emptied is not None:
+                where = printable(f"{path}:{number}")
+                yield f"{where} empties {printable(emptied)} at boot, so what leaked is not seen"
 
 
 def _lines(node: Node, path: str) -> list[str]:
     try:
         return foreign.text(node, path).splitlines()
-    except (OSError, ValueError):
+    except OSError:
         return []
 
 

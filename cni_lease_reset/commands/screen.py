@@ -16,7 +16,6 @@ class Colour(StrEnum):
     GOOD = "\x1b[32m"
     WARN = "\x1b[33m"
     BAD = "\x1b[1;31m"
-    DIM = "\x1b[2m"
 
 
 class Screen(NamedTuple):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from ..core import events
 from ..core.errors import ConfigError, describe, printable
 from ..core.fate import sort_out
 from ..core.model import BootId, Config, Fate, Network, Outcome, Reading, Survey
@@ -53,7 +54,7 @@ def gather(node: Node, systemd: Inspector) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
     settings = _settings(node, unread)
-    reading = _marker(node, unread)
+    reading = _try(lambda: marker.read(node), None, unread)
     boot_id = _try(lambda: node.boot_id(), None, unread)
     survey = _try(lambda: leases.survey(node, settings), Survey(), unread)
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
@@ -87,10 +88,6 @@ def _settings(node: Node, unread: list[str]) -> Config:
         return Config()
 
 
-def _marker(node: Node, unread: list[str]) -> Reading | None:
-    return _try(lambda: marker.read(node), None, unread)
-
-
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
     if not survey.networks:
         return ()
@@ -102,6 +99,9 @@ def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> 
 
 def _stock(node: Node, data: int, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
     found = leases.inventory(data, network.name)
+    unowned = sum(lease.owner is None and not lease.torn for lease in found)
+    if unowned:
+        unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network.name, [lease.address for lease in found])
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:

@@ -41,7 +41,7 @@ _LEAD: Final = {
     Verdict.CLEAN: "Clean shutdown",
     Verdict.SAME_BOOT: "Same boot",
 }
-_KINDS: Final = {
+KINDS: Final = {
     Result.CLEARED: (MessageId.CLEARED, _NOTICE),
     Result.NOTHING_DUE: (MessageId.NOTHING_DUE, _INFO),
     Result.REFUSED: (MessageId.REFUSED, _WARNING),
@@ -63,7 +63,7 @@ def of_remark(remark: Remark) -> Entry:
 
 def verdict(outcome: Outcome) -> Entry:
     """Write down the one entry that each run of ``boot`` leaves."""
-    message_id, priority = _KINDS[outcome.result]
+    message_id, priority = KINDS[outcome.result]
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
     elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):

@@ -245,7 +245,7 @@ class NetworkOutcome(NamedTuple):
 class Outcome(NamedTuple):
     """All that a run of ``boot`` has to tell."""
 
-    boot_id: BootId | None
+    boot_id: BootId
     judgement: Judgement
     result: Result
     why: str  # of the result: what was due and why, or what stood against it

@@ -65,22 +65,19 @@ def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
 
 
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
-    skipped = [trouble for trouble in (*found.troubles, *reset.troubles) if not trouble.again]
-    crowded = [network for network in found.unlisted if is_crowded(network, settings.max_kept_leases)]
-    return (
-        *(
-            Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
-            for each in reset.stuck
-        ),
-        *(
-            Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
-            for each in skipped
-        ),
-        *(
-            Remark(
-                About.NETWORK_UNLISTED,
-                f"Network {printable(each.name)} holds {each.leases} leases, and no setting names it.",
-            )
-            for each in crowded
-        ),
-    )
+    stuck = [
+        Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
+        for each in reset.stuck
+    ]
+    skipped = [
+        Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
+        for each in (*found.troubles, *reset.troubles)
+        if not each.again
+    ]
+    text = "Network {} holds {} leases, and no setting names it."
+    crowded = [
+        Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases))
+        for each in found.unlisted
+        if is_crowded(each, settings.max_kept_leases)
+    ]
+    return (*stuck, *skipped, *crowded)

@@ -2,12 +2,12 @@
 
 import os
 import re
-import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import ClearWhen, Config
+from . import durable
 from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
 
 if TYPE_CHECKING:
@@ -28,33 +28,22 @@ class Settings(NamedTuple):
 def read(node: Node) -> Settings:
     """Read the node's configuration. Raises :class:`ConfigError` for anything that is not exactly right."""
     try:
-        # O_NONBLOCK: a FIFO in its place must not hold up the boot.
-        fd = os.open(node.path(CONFIG_FILE), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            _check_file(os.fstat(fd), node)
-            content = os.read(fd, _LIMIT + 1)
-        finally:
-            os.close(fd)
+        content, status = durable.whole(node.path(CONFIG_FILE), _LIMIT)
     except FileNotFoundError as error:
         if os.path.islink(node.path(CONFIG_FILE)):
             raise ConfigError(_NAME, None, "is a symbolic link that leads nowhere") from error
         return Settings()
+    except durable.NotAFileError as error:
+        raise ConfigError(_NAME, None, f"is {error.strerror}") from error
     except OSError as error:
         raise ConfigError(_NAME, None, f"cannot be read: {describe(error)}") from error
-    return parse(content)
-
-
-def _check_file(status: os.stat_result, node: Node) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(_NAME, None, "is not a regular file")
     if status.st_uid not in node.trusted_users or status.st_mode & 0o022:
         raise ConfigError(_NAME, None, f"can be written by others than root: chown root, chmod go-w {CONFIG_FILE}")
+    return parse(content)
 
 
 def parse(content: bytes) -> Settings:
     """Read settings from the file's content. Comments and blank lines are the defaults, without importing yaml."""
-    if len(content) > _LIMIT:
-        raise ConfigError(_NAME, None, f"is longer than {_LIMIT // 1024} KiB")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -67,7 +56,6 @@ def parse(content: bytes) -> Settings:
 def _from_yaml(text: str) -> Settings:
     import yaml
 
-    loader = None
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -84,9 +72,6 @@ def _from_yaml(text: str) -> Settings:
         raise ConfigError(_NAME, None, f"not valid YAML: {printable(str(error).splitlines()[0])}") from error
     except RecursionError as error:
         raise ConfigError(_NAME, None, "not valid YAML: nested too deeply") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def _line(node: "yaml.Node") -> int:
@@ -217,13 +202,7 @@ def render(settings: Settings) -> str:
 
     lines = []
     for name, value in settings.config._asdict().items():
-        plain = (
-            list(value)
-            if isinstance(value, tuple)
-            else value
-            if value is None or isinstance(value, int)
-            else str(value)
-        )
+        plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, ClearWhen) else value
         text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True).splitlines()[0]
         lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
     return "".join(lines) + _drop_in(settings.config)

@@ -14,7 +14,7 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 
 
 class NotAFileError(OSError):
-    """Something else than a regular file stands in its place."""
+    """Something else than a regular file of a bearable size stands in its place."""
 
 
 @contextmanager
@@ -32,7 +32,8 @@ def directory(path: str, *, root: str = "/", create: bool = False, through: bool
             try:
                 child = subdirectory(fd, name, create=create, through=through or left > 1)
             except OSError as error:
-                raise _naming(seen, error) from error
+                what = "Not a directory, or a symbolic link" if error.errno == errno.ENOTDIR else error.strerror
+                raise OSError(error.errno, what, seen) from error
             os.close(fd)
             fd = child
         with named(seen):
@@ -54,30 +55,28 @@ def subdirectory(parent: int, name: str, *, create: bool = False, through: bool 
     return os.open(name, flags, dir_fd=parent)
 
 
-def _naming(path: str, error: OSError) -> OSError:
-    """Give an error the whole path; the system knows only the name below the descriptor."""
-    what = "Not a directory, or a symbolic link" if error.errno == errno.ENOTDIR else error.strerror
-    return OSError(error.errno, what, path)
+@contextmanager
+def opened(parent: int, name: str, *, create: bool = False) -> Iterator[int]:
+    """Do the same and close it at the end."""
+    fd = subdirectory(parent, name, create=create)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextmanager
-def named(name: str) -> Iterator[None]:
-    """Name the file in the error of a call that knows only its descriptor."""
+def named(name: str, *, always: bool = False) -> Iterator[None]:
+    """Name the file in the error of a call that knows only its descriptor.
+
+    With ``always`` whatever name an error has: that of a temporary file, or below a descriptor, tells nobody anything.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None or isinstance(error.filename, int):
-            error.filename = name
+        if always or error.filename is None or isinstance(error.filename, int):
+            error.filename, error.filename2 = name, None
         raise
-
-
-@contextmanager
-def told_as(path: str) -> Iterator[None]:
-    """Let every error name the file that was to be written, and not a temporary one below a descriptor."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
 
 
 def read(parent: int, name: str, limit: int) -> bytes:
@@ -100,6 +99,25 @@ def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
         raise
     finally:
         os.close(fd)
+
+
+def whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """Return a file of at most ``limit`` bytes and its status; links are followed: whoever may write there is root.
+
+    Raises ``OSError``, and of it :class:`NotAFileError` where it is longer or no regular file.
+    """
+    fd = os.open(path, _READ & ~os.O_NOFOLLOW)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFileError(errno.EINVAL, "not a regular file", path)
+        with open(fd, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(fd)
+    if len(content) > limit:
+        raise NotAFileError(errno.EFBIG, f"longer than {limit >> 10} KiB", path)
+    return content, status
 
 
 def replace(parent: int, name: str, content: bytes) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from typing import Final
 
-from ..core.errors import describe, printable
+from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Selection, Survey, Trouble
 from . import durable
 from .alarm import TooLongError, within
@@ -108,11 +108,13 @@ def read(network: int, selection: Selection = Selection.ALL) -> tuple[Lease, ...
 
 def inventory(data: int, name: str) -> tuple[Lease, ...]:
     """Read a network's leases in the order of their addresses."""
-    network = durable.subdirectory(data, name)
-    try:
-        return tuple(sorted(read(network), key=lambda lease: (":" in lease.address, packed(lease.address))))
-    finally:
-        os.close(network)
+    with durable.opened(data, name) as network:
+        return in_order(read(network))
+
+
+def in_order(found: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """Sort leases by their addresses."""
+    return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 
 def parse(address: str, content: bytes | None, written: float) -> Lease:
@@ -152,7 +154,7 @@ def locked(data: int, name: str, *, create: bool = False, patience: float = 0, r
     network = durable.subdirectory(data, name, create=create)
     try:
         if rehearse:
-            with suppress(FileNotFoundError), _lock(network, 0, patience):
+            with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
                 pass
             yield network
         else:
@@ -175,8 +177,3 @@ def _lock(network: int, create: int, patience: float) -> Iterator[None]:
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
         os.close(lock)
-
-
-def quoted(network: Network) -> str:
-    """A network and its number of leases, for a sentence."""
-    return f"{printable(network.name)} {network.leases}"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from ..core.errors import printable
+from . import mountinfo
 from .sight import Sight
 
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET: the os module has it only since it has setns
 _OURSELVES: Final = "/proc/thread-self"  # never below a root: the kernel tells where we are, and we did enter
-_MOUNT: Final = re.compile(rb"^\d+ \d+ \S+ net:\[(\d+)\] (\S+) ", re.MULTILINE)
-_ADVICE: Final = " (a network namespace cannot be entered: run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE)"
-_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+_NAME: Final = re.compile(r"net:\[([0-9]+)\]")
 
 
 class Mount(NamedTuple):
@@ -25,13 +25,10 @@ class Mount(NamedTuple):
 
 
 def mounted(sight: Sight, proc: str) -> list[Mount]:
-    """List the network namespaces that PID 1 sees mounted. Source: proc_pid_mountinfo(5)."""
-    lines = _MOUNT.findall(sight.read(f"{proc}/1/mountinfo"))
-    return [Mount(int(inode), os.fsdecode(_ESCAPE.sub(_character, point))) for inode, point in lines]
-
-
-def _character(escape: re.Match[bytes]) -> bytes:
-    return bytes([int(escape[1], 8) & 0xFF])
+    """List the network namespaces that PID 1 sees mounted."""
+    found = mountinfo.parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
+    names = ((_NAME.fullmatch(mount.root), mount.point) for mount in found if mount.kind == "nsfs")
+    return [Mount(int(name[1]), point) for name, point in names if name]
 
 
 class Addresses:
@@ -91,8 +88,15 @@ class Addresses:
                 _setns(home)
             os.close(home)
         for inode, point in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
-            if inode in failed and inode not in entered:
-                self._sight.failed(point, failed[inode], advice=_ADVICE)
+            if inode in failed and inode not in entered and not self._sight.excuses(failed[inode]):
+                self._sight.doubt("nsfs", _not_entered(point, failed[inode]))
+
+
+def _not_entered(point: str, error: OSError) -> str:
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE" if denied else "another mount may cover it"
+    place = printable(point, quoted=True)
+    return f"the network namespace mounted at {place} cannot be entered: {error.strerror} ({hint})"
 
 
 def _as_in_proc(address: str) -> bytes:

@@ -4,16 +4,7 @@ import json
 import os
 from typing import Final, NamedTuple
 
-from ..core.model import (
-    About,
-    BootId,
-    Judgement,
-    NetworkOutcome,
-    Outcome,
-    Remark,
-    Result,
-    Verdict,
-)
+from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
 from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
@@ -51,6 +42,11 @@ def ran(record: Outcome | Began | Unreadable | None, boot_id: BootId) -> bool:
     return isinstance(record, Unreadable) or record.boot_id == boot_id
 
 
+def judged(record: Outcome | Began | Unreadable | None, boot_id: BootId | None) -> Outcome | None:
+    """Return what this boot came to, as far as the record tells."""
+    return record if isinstance(record, Outcome) and record.boot_id == boot_id else None
+
+
 def begin(node: Node, boot_id: BootId) -> None:
     """Record that ``boot`` runs, whatever comes of it. Raises ``OSError``."""
     _write(node, {"boot_id": boot_id})
@@ -76,9 +72,9 @@ def first_time(node: Node, what: str) -> bool:
 def _write(node: Node, record: dict[str, object]) -> None:
     if node.rehearsal:
         return
-    path = node.path(f"{RUNTIME_DIRECTORY}/{_NAME}")
-    with durable.told_as(path), durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
-        durable.replace(directory, _NAME, json.dumps(record, indent=1).encode() + b"\n")
+    directory = durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True)
+    with durable.named(node.path(f"{RUNTIME_DIRECTORY}/{_NAME}"), always=True), directory as run:
+        durable.replace(run, _NAME, json.dumps(record, indent=1).encode() + b"\n")
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:

@@ -42,11 +42,8 @@ class Shelf:
         if self.name is None:
             self.name = _new_reset(above, self._boot_id)
             self._explain(above, self.name)
-        reset = durable.subdirectory(above, self.name)
-        stack.callback(os.close, reset)
-        folder = durable.subdirectory(reset, network, create=True)
-        stack.callback(os.close, folder)
-        return folder
+        reset = stack.enter_context(durable.opened(above, self.name))
+        return stack.enter_context(durable.opened(reset, network, create=True))
 
     def move(self, lease: str, network: int, folder: int) -> None:
         """Move one lease from an open network to its folder."""
@@ -111,7 +108,7 @@ def prune(node: Node, config: Config) -> None:
     try:
         with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
             found = resets(above)
-            empty = [reset for reset in found if _is_empty(above, reset)]
+            empty = [reset for reset in found if size(above, reset) == 0]
             for reset in outdated([reset for reset in found if reset not in empty], config.keep_resets):
                 budget = _remove(above, reset, budget)
             for reset in empty:
@@ -132,23 +129,19 @@ def outdated(found: Sequence[str], boots: int) -> list[str]:
     return [reset for reset in found if reset not in kept]
 
 
-def _is_empty(above: int, reset: str) -> bool:
-    """Whether a crash or an error came between making a reset's folders and moving its first lease."""
-    with ExitStack() as stack:
-        directory = durable.subdirectory(above, reset)
-        stack.callback(os.close, directory)
+def size(above: int, reset: str) -> int:
+    """Count the leases of a reset; where a crash or an error came before the first one there are none."""
+    leases = 0
+    with durable.opened(above, reset) as directory:
         for folder in folders(directory):
-            inside = durable.subdirectory(directory, folder)
-            stack.callback(os.close, inside)
-            if os.listdir(inside):
-                return False
-    return True
+            with durable.opened(directory, folder) as network:
+                leases += len(os.listdir(network))
+    return leases
 
 
 def _remove(parent: int, name: str, budget: int) -> int:
     """Remove a directory's files while the budget lasts, then the directory; return what is left of the budget."""
-    directory = durable.subdirectory(parent, name)
-    try:
+    with durable.opened(parent, name) as directory:
         with os.scandir(directory) as found:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
         for entry, is_directory in entries:
@@ -159,8 +152,6 @@ def _remove(parent: int, name: str, budget: int) -> int:
             else:
                 os.unlink(entry, dir_fd=directory)
                 budget -= 1
-    finally:
-        os.close(directory)
     if budget or not entries:
         os.rmdir(name, dir_fd=parent)
     return budget
@@ -174,14 +165,11 @@ def folders(directory: int) -> list[str]:
 
 def discard(above: int, reset: str) -> None:
     """Remove a reset in which no lease is left; what somebody else put there stays, and the reset with it."""
-    directory = durable.subdirectory(above, reset)
-    try:
+    with durable.opened(above, reset) as directory:
         for folder in folders(directory):
             _remove_empty(folder, directory)
         if os.listdir(directory) == [_REASON]:
             os.unlink(_REASON, dir_fd=directory)
-    finally:
-        os.close(directory)
     _remove_empty(reset, above)
 
 

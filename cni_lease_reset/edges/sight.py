@@ -16,7 +16,7 @@ class Sight:
 
     def __init__(self, *, caged: bool, lenient: bool = False) -> None:
         self.caged = caged
-        self._unnoticed = _ABSENT | _DENIED if lenient else _ABSENT
+        self._lenient = lenient
         self._doubts: dict[str, str] = {}  # one of a kind: they come by the hundred
 
     @property
@@ -28,9 +28,13 @@ class Sight:
         """Note a doubt, unless there is one of its kind."""
         self._doubts.setdefault(kind, sentence)
 
+    def excuses(self, error: OSError) -> bool:
+        """Whether an error is no doubt, for this was denied to somebody who only shows what he sees."""
+        return self._lenient and error.errno in _DENIED
+
     def failed(self, path: str, error: OSError, *, advice: str = "") -> None:
         """Make a doubt of an error, where it is one."""
-        if error.errno not in self._unnoticed:
+        if error.errno not in _ABSENT and not self.excuses(error):
             advised = advice if error.errno in _DENIED else ""
             self.doubt(os.path.basename(path), f"{printable(path, quoted=True)}: {error.strerror}{advised}")
 

@@ -14,7 +14,7 @@ complete -c cni-lease-reset -n "not __fish_seen_subcommand_from $verbs" -a confi
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from boot' -l dry-run -d 'Change nothing'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from shutdown' -l force -d 'Do not ask systemd'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from status' -l json -d 'For programs'
-complete -c cni-lease-reset -n '__fish_seen_subcommand_from status' -l metrics -d 'Write metrics_file, or print'
+complete -c cni-lease-reset -n '__fish_seen_subcommand_from status' -l metrics -d 'For Prometheus: print them, or replace a file'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from status' -l check -d 'Exit with 3 if something needs attention'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l dry-run -d 'Change nothing'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l yes -d 'Do not ask'

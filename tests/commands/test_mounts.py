@@ -1,7 +1,5 @@
 """Mounts that do not survive a boot, and the marker with them."""
 
-from pathlib import Path
-
 import pytest
 from conftest import Tree
 
@@ -42,8 +40,3 @@ def test_where_the_marker_would_be_lost(tree: Tree, table: str, why: str | None)
 
 def test_a_tree_without_mounts_tells_nothing(tree: Tree) -> None:
     assert mounts.volatile(tree.node, STATE_DIRECTORY) is None
-
-
-def test_the_kernels_own_table_is_read_to_its_end() -> None:
-    table = Path("/proc/self/mountinfo").read_text()
-    assert len(mounts.parse(table)) == len(table.splitlines())

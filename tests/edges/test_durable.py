@@ -26,11 +26,13 @@ def test_a_file_on_the_way_is_named_with_its_whole_path(tmp_path: Path) -> None:
 
 
 def test_a_call_that_knows_only_a_descriptor_fails_with_the_files_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tree.state.mkdir(parents=True)
+
     def broken(_fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with durable.directory("/", root=str(tmp_path)) as state, pytest.raises(OSError, match=r"'marker\.new'"):
-        marker.record(state, State.RUNNING, THIS)
+    with pytest.raises(OSError, match=r"'marker\.new'"):
+        marker.record(tree.node, State.RUNNING, THIS)

@@ -106,18 +106,27 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
     assert leases.survey(tree.node, Config()).networks[0].leases == 1
 
 
-def test_nor_does_it_count_where_all_are_due(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES])
+@pytest.mark.parametrize("mark", ["running", "clean"])
+def test_a_lease_that_cannot_be_read_is_counted_and_no_trouble_of_its_network(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, mark: str, code: int
+) -> None:
+    tree.mark(mark)
     tree.lease("10.52.0.2")
-    tree.lease("10.52.0.3")
-    real = leases._names
+    tree.lease("10.52.0.3", "")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
+    outcome = boot(tree, journal)
+    assert (outcome.result, outcome.found, outcome.torn) == ("cleared", 2, 1)
+    assert tree.set_aside() == ({"10.52.0.3"} if mark == "clean" else {"10.52.0.2", "10.52.0.3"})
 
-    def names(network: int) -> list[str]:
-        found = real(network)
-        os.unlink("10.52.0.2", dir_fd=network)
-        return found
 
-    monkeypatch.setattr(leases, "_names", names)
-    assert leases.survey(tree.node, Config(), sizes_only=True).networks[0].leases == 1
+def test_a_disk_that_opens_no_file_is_the_networks_trouble(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EMFILE)
+    assert boot(tree, journal).result == "failed"
 
 
 def test_a_lease_that_a_del_removes_meanwhile_has_no_time(

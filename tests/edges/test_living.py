@@ -10,8 +10,9 @@ from typing import Final
 import pytest
 from machine import Machine, become_nobody, living
 
+from cni_lease_reset.core.model import Living
 from cni_lease_reset.edges import child
-from cni_lease_reset.edges.living import CONTAINERD, Living, answers, ask, look, own_room
+from cni_lease_reset.edges.living import CONTAINERD, answers, ask, look, own_room
 from cni_lease_reset.edges.node import Node
 
 ID: Final = "0123456789abcdef" * 4

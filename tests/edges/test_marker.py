@@ -2,7 +2,6 @@
 
 import errno
 import os
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -54,35 +53,36 @@ def test_no_cut_makes_it_clean(length: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
-def test_what_is_no_file_is_damaged(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "marker"
+def test_what_is_no_file_is_damaged(tree: Tree, kind: str) -> None:
+    path = tree.state / "marker"
+    tree.state.mkdir(parents=True)
     if kind == "directory":
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
     else:
-        (tmp_path / "elsewhere").write_bytes(GOOD)
+        (tree.state / "elsewhere").write_bytes(GOOD)
         path.symlink_to("elsewhere")
-    with durable.directory("/", root=str(tmp_path)) as state:
-        assert marker.read(state) == DamagedMarker("reading it fails: Not a regular file")
+    assert marker.read(tree.node) == DamagedMarker("reading it fails: Not a regular file")
 
 
-def test_a_missing_one_is_none(tmp_path: Path) -> None:
-    with durable.directory("/", root=str(tmp_path)) as state:
-        assert marker.read(state) == NoMarker()
+def test_a_missing_one_is_none_and_so_is_one_in_no_directory(tree: Tree) -> None:
+    assert marker.read(tree.node) == NoMarker()
+    tree.state.mkdir(parents=True)
+    assert marker.read(tree.node) == NoMarker()
 
 
-def test_a_clean_mark_is_removed_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "marker").write_bytes(GOOD)
+def test_a_clean_mark_is_removed_for_good(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.mark("clean")
     synced: list[bool] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.samestat(os.fstat(fd), tmp_path.stat())))
-    with durable.directory("/", root=str(tmp_path)) as state:
-        marker.take(state, marker.read(state), None)
-        assert marker.read(state) == NoMarker()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.samestat(os.fstat(fd), tree.state.stat())))
+    marker.take(tree.node, marker.read(tree.node), None)
+    assert marker.read(tree.node) == NoMarker()
     assert synced == [True], "or the crash may bring it back"
 
 
-def test_the_write_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_write_is_durable(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.state.mkdir(parents=True)
     order: list[str] = []
     fsync, rename = os.fsync, os.rename
 
@@ -96,42 +96,38 @@ def test_the_write_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "rename", recorded_rename)
-    with durable.directory("/", root=str(tmp_path)) as state:
-        marker.record(state, State.RUNNING, THIS)
+    marker.record(tree.node, State.RUNNING, THIS)
     assert order == ["fsync file", "rename", "fsync directory"]
-    assert [path.name for path in tmp_path.iterdir()] == ["marker"]
-    assert (tmp_path / "marker").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tree.state.iterdir()] == ["marker"]
+    assert (tree.state / "marker").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_left_over_temporary_file_or_link_is_replaced(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
+def test_a_left_over_temporary_file_or_link_is_replaced(tree: Tree) -> None:
+    tree.state.mkdir(parents=True)
+    victim = tree.state / "victim"
     victim.write_text("mine")
-    (tmp_path / "marker.new").symlink_to(victim)
-    with durable.directory("/", root=str(tmp_path)) as state:
-        marker.record(state, State.RUNNING, THIS)
-        assert isinstance(marker.read(state), Marker)
+    (tree.state / "marker.new").symlink_to(victim)
+    marker.record(tree.node, State.RUNNING, THIS)
+    assert isinstance(marker.read(tree.node), Marker)
     assert victim.read_text() == "mine"
 
 
-def test_a_clean_mark_that_cannot_be_replaced_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "marker").write_bytes(GOOD)
-    (tmp_path / "marker.new").mkdir()  # neither a file can be made there, nor this unlinked
-    with durable.directory("/", root=str(tmp_path)) as state:
-        assert marker.take(state, marker.read(state), THIS) is None
-        assert marker.read(state) == NoMarker()
+def test_a_clean_mark_that_cannot_be_replaced_is_removed(tree: Tree) -> None:
+    tree.mark("clean")
+    (tree.state / "marker.new").mkdir()  # neither a file can be made there, nor this unlinked
+    assert marker.take(tree.node, marker.read(tree.node), THIS) is None
+    assert marker.read(tree.node) == NoMarker()
 
 
-def test_without_a_boot_id_a_clean_mark_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "marker").write_bytes(GOOD)
-    with durable.directory("/", root=str(tmp_path)) as state:
-        assert marker.take(state, marker.read(state), None) is None
-        assert marker.read(state) == NoMarker()
+def test_without_a_boot_id_a_clean_mark_is_removed(tree: Tree) -> None:
+    tree.mark("clean")
+    assert marker.take(tree.node, marker.read(tree.node), None) is None
+    assert marker.read(tree.node) == NoMarker()
 
 
-def test_a_clean_mark_that_must_stay_is_told(tmp_path: Path) -> None:
-    with durable.directory("/", root=str(tmp_path)) as state:
-        (tmp_path / "marker.new").mkdir()
-        told = marker.take(state, Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"), THIS)  # there is none to remove
+def test_a_clean_mark_that_must_stay_is_told(tree: Tree) -> None:
+    (tree.state / "marker.new").mkdir(parents=True)
+    told = marker.take(tree.node, Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"), THIS)  # there is none to remove
     assert told == "'marker': No such file or directory"
 
 

@@ -27,6 +27,7 @@ def test_old_resets_that_cannot_be_removed_are_told(tree: Tree, journal: Kept, m
     tree.config("keep_resets: 1\n")
     for number in (1, 2):
         (tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net").mkdir(parents=True)
+    tree.lease("10.52.0.2")
     failing("rmdir", monkeypatch, lambda _arguments: True, errno.EIO)
     service.boot(tree.node, Systemd(), journal)
     assert journal.entries[-1].message == "Old resets cannot be removed: 'net': Input/output error, ignoring"
@@ -41,12 +42,23 @@ def test_at_most_so_many_old_files_are_removed_a_boot(
         folder.mkdir(parents=True)
         for lease in range(5):
             (folder / f"10.52.0.{lease}").touch()
+    aside = tree.state / "set-aside"
+    tree.lease("10.52.0.2")
     service.boot(tree.node, Systemd(), journal)
-    assert len(tree.set_aside()) == 5
-    assert sum(path.is_file() for path in (tree.state / "set-aside").rglob("*")) == 17
+    assert [len(list(aside.glob(f"{number}-*/*/*"))) for number in range(1, 6)] == [2, 5, 5, 5, 1]
     tree.next_kernel(NEXT)
+    tree.lease("10.52.0.2")
     service.boot(tree.node, Systemd(), journal)
-    assert sorted(path.name[0] for path in (tree.state / "set-aside").iterdir()) == ["2", "3", "4"]
+    assert [len(list(aside.glob(f"{number}-*/*/*"))) for number in range(1, 7)] == [0, 4, 5, 5, 1, 1]
+    assert sorted(path.name[0] for path in aside.iterdir()) == ["2", "3", "4", "5", "6"]
+
+
+def test_a_boot_that_made_no_reset_removes_none(tree: Tree, journal: Kept) -> None:
+    tree.config("keep_resets: 1\n")
+    for number in range(1, 4):
+        tree.put(f"var/lib/cni/cni-lease-reset/set-aside/{number}-20261123T061201Z-22222222/net/10.52.0.{number}", "")
+    boot(tree, journal)
+    assert tree.set_aside() == {"10.52.0.1", "10.52.0.2", "10.52.0.3"}
 
 
 def test_boots_that_fail_cost_no_older_reset(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

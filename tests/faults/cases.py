@@ -13,7 +13,7 @@ from conftest import THIS, Kept, Systemd, Tree
 
 from cni_lease_reset import service
 from cni_lease_reset.core.model import BootId, DamagedMarker, Marker, NoMarker, Outcome, Reading, State
-from cni_lease_reset.edges import durable, marker
+from cni_lease_reset.edges import marker
 from cni_lease_reset.edges.leases import is_address
 
 from .conftest import LONG
@@ -135,11 +135,7 @@ def aside(tree: Tree) -> dict[str, Leases]:
 
 def reading(tree: Tree) -> Reading:
     """The marker."""
-    try:
-        with durable.directory("/var/lib/cni/cni-lease-reset", root=str(tree.root)) as state:
-            return marker.read(state)
-    except FileNotFoundError:
-        return NoMarker()
+    return marker.read(tree.node)
 
 
 class Before(NamedTuple):

@@ -15,10 +15,10 @@ from conftest import Tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cni_lease_reset.commands import history, mounts, pools, rivals
+from cni_lease_reset.commands import history, pools, rivals
 from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
-from cni_lease_reset.edges import config, leases, marker, record
+from cni_lease_reset.edges import config, leases, marker, mountinfo, record
 
 from . import report
 from .conftest import LONG, Figures
@@ -96,7 +96,7 @@ PARSERS: Final = (
     Parser("flannel", _flannel, 1 << 20),
     Parser("tmpfiles", _tmpfiles, 1 << 20),
     Parser("record", lambda _tree, content: record.parse(content), 1 << 20),
-    Parser("mountinfo", lambda _tree, content: mounts.parse(content.decode(errors="replace")), 1 << 20),
+    Parser("mountinfo", lambda _tree, content: mountinfo.parse(content.decode(errors="replace")), 1 << 20),
     Parser("journal", lambda _tree, content: history.parse(content), 1 << 20),
 )
 

@@ -25,6 +25,11 @@ PERSISTENT: Final = "/var/"  # /run is gone after a power cut, and /proc and /et
 PROMISED: Final = {"boot": State.RUNNING, "shutdown": State.CLEAN}
 MOST: Final = 120  # states a case in the short run, evenly taken from all
 _CALL: Final = re.compile(r"([a-z0-9_]+)\((.*)\) += ([0-9]+)(?:<.*>)?$")
+# Which one of a family is called is the C library's affair, and Python's.
+_LOOKS: Final = re.compile(
+    r"openat|close(_range)?|dup[23]?|(new)?[fl]?stat(at|x)?(64)?|f?statfs(64)?|faccessat2?|readlinkat|getdents(64)?"
+    r"|p?read(v|64)?|_?l?lseek|fcntl(64)?|flock|ioctl"
+)
 
 
 class Operation(NamedTuple):
@@ -70,7 +75,7 @@ def operations(log: Iterable[str], root: str) -> Iterator[Operation]:
                 yield Operation("rmdir" if "AT_REMOVEDIR" in given else "unlink", below[0])
             case "fsync":
                 yield Operation("fsync", paths[0])
-            case "openat" | "newfstatat" | "read" | "close" | "getdents64" | "lseek" | "ioctl" | "fcntl" | "flock":
+            case _ if _LOOKS.fullmatch(name):
                 pass
             case "fchmod":
                 pass  # a lost mode changes nothing that a boot looks at

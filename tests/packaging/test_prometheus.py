@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from conftest import GOLDEN, TOP
-from programs import PROMTOOL
+from conftest import GOLDEN, TOP, tool
 
 PROMETHEUS = TOP / "packaging/prometheus"
 
@@ -24,7 +23,7 @@ def test_the_readme_has_each_metric() -> None:
 
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
 def test_promtool_tries_the_alerts(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run([PROMTOOL, *arguments], cwd=PROMETHEUS, text=True, capture_output=True, check=False)
+    done = subprocess.run([tool("promtool"), *arguments], cwd=PROMETHEUS, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
 
@@ -45,16 +44,6 @@ class Panel(TypedDict):
     targets: list[dict[str, str]]
 
 
-def test_systemd_takes_the_timer_without_a_warning(tmp_path: Path) -> None:
-    units = [PROMETHEUS / f"cni-lease-reset-metrics.{kind}" for kind in ("service", "timer")]
-    for unit in units:  # the command is not installed here: let the unit name a program that is
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/bin/cni-lease-reset ", "/usr/bin/true "))
-    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "/usr/bin/cni-lease-reset status --metrics" in units[0].read_text()
-
-
 def panels() -> list[Panel]:
     found: list[Panel] = json.loads((PROMETHEUS / "dashboard.json").read_text())["panels"]
     return found
@@ -72,7 +61,7 @@ def test_prometheus_understands_each_expression_of_the_dashboard(tmp_path: Path)
     rules = [{"record": f"r{number}", "expr": expr} for number, expr in enumerate(expressions)]
     (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     done = subprocess.run(
-        [PROMTOOL, "check", "rules", tmp_path / "rules.yaml"], text=True, capture_output=True, check=False
+        [tool("promtool"), "check", "rules", tmp_path / "rules.yaml"], text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

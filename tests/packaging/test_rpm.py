@@ -192,6 +192,7 @@ def test_each_family_can_read_the_spec(macros: str, family: str, python: str, ya
     query = r"%{PREIN}\n%{POSTIN}\n%{PREUN}\n%{POSTUN}\n"
     scripts = output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec")
     assert scripts.count("cni-lease-reset.service") >= 2
+    assert scripts.count("cni-lease-reset-metrics.timer") == scripts.count("cni-lease-reset.service")
     assert "%" not in scripts
     assert "restart" not in scripts
     parsed = output(*rpmspec, "--parse", RPM / "cni-lease-reset.spec")
@@ -253,16 +254,37 @@ def test_systemd_takes_the_installed_units_and_finds_their_manual(machine: Tree)
     assert answer(machine, "systemd-analyze verify /usr/lib/systemd/system/cni-lease-reset*") == ""
 
 
-def test_installing_enables_the_boot_unit_alone_and_starts_nothing(machine: Tree) -> None:
-    timers = "cni-lease-reset-metrics.timer cni-lease-reset-recover.timer"
+def test_installing_enables_the_boot_unit_and_starts_nothing(machine: Tree) -> None:
+    told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
+    assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+
+
+TIMERS = ("cni-lease-reset-metrics.timer", "cni-lease-reset-recover.timer")
+UNITS = ("cni-lease-reset.service", *TIMERS)
+
+
+@pytest.mark.parametrize("timer", TIMERS)
+def test_what_a_timer_runs_is_installed_and_left_to_the_operator(machine: Tree, timer: str) -> None:
     told = answer(
         machine,
-        "systemctl is-enabled cni-lease-reset.service",
-        f"systemctl is-enabled {timers} || :",
-        "ls -A /var/lib/cni 2>&1 || :",
+        f"systemctl is-enabled {timer} || :",
+        f"systemctl is-enabled {timer.replace('.timer', '.service')} || :",  # static: nothing but its timer starts it
+        "systemctl preset-all 2>/dev/null",  # as a first boot does; where no preset names a unit, Debian's enables it
+        f"systemctl is-enabled {timer} || :",
+        f"systemctl --quiet enable {timer} 2>/dev/null",
+        f"systemctl is-enabled {timer}",
     )
-    nothing = "ls: cannot access '/var/lib/cni': No such file or directory"
-    assert told.splitlines() == ["enabled", "disabled", "disabled", nothing]
+    assert told.splitlines() == ["disabled", "static", "disabled", "enabled"]
+
+
+def test_removing_disables_all_units(machine: Tree, package: Path) -> None:
+    wanted = "find /etc/systemd -name 'cni-lease-reset*' | sort"
+    enable = f"systemctl --quiet enable {' '.join(TIMERS)} 2>/dev/null"
+    told = answer(machine, enable, wanted, "echo --", "rpm --erase --nodeps cni-lease-reset 2>/dev/null", wanted)
+    enabled, left = told.split("--\n")
+    assert sorted(path.rpartition("/")[2] for path in enabled.split()) == sorted(UNITS)
+    assert left == ""
+    assert f"disable --now {' '.join(UNITS)}" in output("rpm", "-qp", "--scripts", package)  # where systemd runs
 
 
 def test_an_update_enables_nothing_that_was_disabled_and_keeps_the_settings(machine: Tree, tmp_path: Path) -> None:

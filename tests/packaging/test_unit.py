@@ -1,11 +1,14 @@
 """The units call the program as it is, in their order, and are caged."""
 
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import THIS, TOP, Systemd, Tree
+from programs import command
 
 from cni_lease_reset import cli
 from cni_lease_reset.core.model import PROGRAM, Config
@@ -13,6 +16,7 @@ from cni_lease_reset.edges.node import Node
 
 UNITS = TOP / "packaging/systemd"
 UNIT = UNITS / "cni-lease-reset.service"
+METRICS = UNITS / "cni-lease-reset-metrics.service"
 RECOVER = UNITS / "cni-lease-reset-recover.service"
 SHIPPED = sorted([*UNITS.glob("*.service"), *UNITS.glob("*.timer")])
 
@@ -26,7 +30,16 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 
 def words(unit: Path, name: str) -> set[str]:
+    """The words of all its lines with one directive; "-" before a path means that it need not be there."""
     return {word for value in settings(unit).get(name, []) for word in value.split()}
+
+
+def measuring() -> list[str]:
+    """The arguments of the metrics' unit."""
+    (line,) = re.findall(r"^ExecStart=(.*)$", METRICS.read_text(), re.MULTILINE)
+    program, *arguments = shlex.split(line)
+    assert program == PROGRAM
+    return arguments
 
 
 def test_what_the_unit_runs_means_this_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,15 +154,6 @@ def test_the_cage_of_recover_differs_from_the_boot_units_in_what_it_needs() -> N
     assert {name for name in cage if sets.get(name) != kept[name]} <= needs
 
 
-@pytest.mark.parametrize("unit", [each.name for each in SHIPPED if "recover" in each.name])
-def test_systemd_takes_the_units_of_recover_without_a_warning(unit: str, tmp_path: Path) -> None:
-    for each in SHIPPED:  # the command is not installed here: let them name a program that is
-        (tmp_path / each.name).write_text(each.read_text().replace(PROGRAM, "/usr/bin/true"))
-    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_timers_are_for_their_operator_to_enable() -> None:
     preset = (TOP / "packaging/rpm/cni-lease-reset.preset").read_text()
     listed = re.findall(r"^(enable|disable) (\S+)$", preset, re.MULTILINE)
@@ -159,3 +163,45 @@ def test_timers_are_for_their_operator_to_enable() -> None:
 
 def test_the_program_is_where_the_unit_looks_for_it() -> None:
     assert f"ExecStart={PROGRAM} boot\n" in UNIT.read_text()
+
+
+def test_boot_may_write_beside_the_leases_and_nowhere_else() -> None:
+    assert words(UNIT, "ReadWritePaths") == {"-/var/lib/cni"}
+
+
+@pytest.mark.parametrize("service", [METRICS, RECOVER], ids=lambda unit: unit.name)
+def test_systemd_takes_a_service_and_its_timer_without_a_warning(service: Path, tmp_path: Path) -> None:
+    units = [service, service.with_suffix(".timer")]
+    for unit in units:  # the command is not installed here: let the unit name a program that is
+        (tmp_path / unit.name).write_text(unit.read_text().replace(f"{PROGRAM} ", "/usr/bin/true "))
+    verify = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]
+    done = subprocess.run(verify, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_metrics_unit_may_write_the_file_that_it_names() -> None:
+    verb, option = measuring()
+    assert verb == "status"
+    folders = [path.removeprefix("-") for path in words(METRICS, "ReadWritePaths")]
+    assert any(option.startswith(f"--metrics={folder}/") for folder in folders)
+
+
+@pytest.mark.parametrize("way", ["a FIFO", "no YAML", "everybody's", "another setting", "a folder"])
+def test_no_configuration_silences_the_metrics(tree: Tree, way: str) -> None:
+    tree.config({"no YAML": "networks: [\n", "another setting": "metrics_file: /x.prom\n"}.get(way, "keep_resets: 2\n"))
+    path = tree.root / "etc/cni-lease-reset/config.yaml"
+    if way == "everybody's":
+        path.chmod(0o666)
+    elif way in ("a FIFO", "a folder"):
+        path.unlink()
+        (os.mkfifo if way == "a FIFO" else os.mkdir)(path)
+    tree.lease("10.52.0.2")
+    file = tree.root / measuring()[1].removeprefix("--metrics=/")
+    file.parent.mkdir(parents=True)
+    assert command(tree.node, "boot").returncode == 78
+    done = command(tree.node, *measuring())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    text = file.read_text()
+    assert 'cni_lease_reset_boot_result{result="misconfigured"} 1\n' in text
+    assert 'cni_lease_reset_leases{network="k8s-pod-network",family="ipv4"} 1\n' in text
+    assert re.search(r"^cni_lease_reset_attention_needed [1-9]", text, re.MULTILINE)
