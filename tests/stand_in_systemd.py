@@ -1,15 +1,20 @@
 """Answers what we and systemctl ask, in systemd's name, as org.freedesktop.systemd1(5) says.
 
-A process of its own, for pystemd holds the interpreter while it waits. Arguments: address, SystemState, and
-``unit=ActiveState`` or ``unit#job`` for each unit that is not inactive or has a job.
+A process of its own, for pystemd holds the interpreter while it waits. Arguments: the bus's address, or the path of the
+socket that systemctl asks when it is root, /run/systemd/private; SystemState; and ``unit=ActiveState`` or ``unit#job`` for
+each unit that is not inactive or has a job.
 """
 
 import json
 import re
+import socket
 import sys
+from collections.abc import Callable
+from itertools import count
 
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, new_method_call, new_method_return
 from jeepney.io.blocking import open_dbus_connection
+from jeepney.low_level import Parser
 
 BUS = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 
@@ -58,13 +63,41 @@ def main() -> None:
     address, system_state, *units = sys.argv[1:]
     states = dict(unit.split("=") for unit in units if "=" in unit)
     jobs = {name: int(job) for name, job in (unit.split("#") for unit in units if "#" in unit)}
+
+    def reply(message: Message) -> Message:
+        return answer(message, system_state, states, jobs)
+
+    serve_privately(address, reply) if address.startswith("/") else serve_on_a_bus(address, reply)
+
+
+def serve_on_a_bus(address: str, reply: Callable[[Message], Message]) -> None:
+    """Serve under systemd's name."""
     with open_dbus_connection(address) as connection:
         connection.send_and_get_reply(new_method_call(BUS, "RequestName", "su", ("org.freedesktop.systemd1", 0)))
         print("ready", flush=True)
         while True:
             message = connection.receive()
             if message.header.message_type is MessageType.method_call:
-                connection.send(answer(message, system_state, states, jobs))
+                connection.send(reply(message))
+
+
+def serve_privately(path: str, reply: Callable[[Message], Message]) -> None:
+    """Serve one client after the other, without a bus: the client's whole greeting comes first, then its calls."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            client = listener.accept()[0]
+            with client:
+                greeting = b""
+                while not greeting.endswith(b"BEGIN\r\n"):
+                    greeting += client.recv(1)
+                client.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\nERROR\r\n")
+                parser, serial = Parser(), count(1)
+                while data := client.recv(4096):
+                    for message in parser.feed(data):
+                        client.sendall(reply(message).serialise(next(serial)))
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ OF_PYTHON = """
     re re._casefix re._compiler re._constants re._parser reprlib select selectors socket stat
     types typing typing.io typing.re warnings
 """
+if sys.version_info >= (3, 14):
+    OF_PYTHON += " _abc _ast _types abc annotationlib ast io"  # what typing's NamedTuple brings there
 OF_OURS = """
     cli service core edges
     core.errors core.events core.model core.outcome core.plan core.verdict

@@ -14,7 +14,6 @@ from ..core.model import (
     Marker,
     Network,
     NoMarker,
-    Outcome,
     Reading,
     Result,
     State,
@@ -36,12 +35,7 @@ _UNDONE = {
 }
 
 
-def pending(
-    boot_id: BootId | None,
-    noted: Outcome | record.Began | record.Unreadable | None,
-    reading: Reading | None,
-    config: Config,
-) -> str | None:
+def pending(boot_id: BootId | None, noted: record.Record, reading: Reading | None, config: Config) -> str | None:
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
     if config.clear_when is ClearWhen.NEVER:
         return None
@@ -66,9 +60,7 @@ def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
     return None
 
 
-def of_boot(
-    boot_id: BootId | None, noted: Outcome | record.Began | record.Unreadable | None, due: str | None
-) -> Iterator[str]:
+def of_boot(boot_id: BootId | None, noted: record.Record, due: str | None) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
     outcome = record.judged(noted, boot_id)
     if outcome is None:
@@ -97,8 +89,7 @@ def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
     """Crowded networks that a mistyped name would leave out."""
     for network in networks:
         if is_crowded(network, config.max_kept_leases):
-            name = printable(network.name)
-            problem = f"{name} holds {network.leases} leases, and no setting names it."
+            problem = f"{printable(network.name)} holds {network.leases} leases, and no setting names it."
             yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
 
 

@@ -6,7 +6,7 @@ Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/allocator
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ..core.errors import describe, printable
 from ..core.model import Config
@@ -19,20 +19,19 @@ _FLANNEL_KEYS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 _POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
 _MOST: Final = 64  # ranges of a network: nobody has more
 
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 
 class Range(NamedTuple):
     """Addresses that host-local gives from."""
 
-    first: _Address
-    last: _Address
+    version: int  # 4 or 6
+    first: int
+    last: int
     size: int  # without the gateway, which it never gives
 
     def holds(self, address: str) -> bool:
         """Whether an address lies in it."""
         each = ipaddress.ip_address(address)
-        return each.version == self.first.version and int(self.first) <= int(each) <= int(self.last)
+        return each.version == self.version and self.first <= int(each) <= self.last
 
 
 class Pool(NamedTuple):
@@ -58,7 +57,7 @@ class Pools(NamedTuple):
             ranges = self.flannel  # K3s keeps its CNI configuration elsewhere; the leases tell that it is flannel's
         found = []
         for version in (4, 6):
-            size = sum(each.size for each in ranges if each.first.version == version)
+            size = sum(each.size for each in ranges if each.version == version)
             if size:
                 found.append(Pool(f"ipv{version}", size, sum((":" in one) is (version == 6) for one in leased)))
         return tuple(found)
@@ -117,7 +116,7 @@ def _ranges(plugin: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterat
         subnet = _text(entry, "subnet")
         if subnet.startswith(_POD_CIDR):
             version = 6 if subnet.endswith("IPv6") else 4
-            yield from (each for each in flannel if each.first.version == version)
+            yield from (each for each in flannel if each.version == version)
         elif (found := _range(entry)) is not None:
             yield found
 
@@ -134,7 +133,7 @@ def _range(entry: object) -> Range | None:
     except ValueError:
         return None
     size = last - first + 1 - (first <= gateway <= last)
-    return Range(make(first), make(last), size) if size > 0 else None
+    return Range(subnet.version, first, last, size) if size > 0 else None
 
 
 def _get(value: object, key: str) -> object:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 SECONDS: Final = 5.0
+_FAULT: Final = b": "  # begins what an exception leaves instead
 _END: Final = b"\nthe whole answer\n"  # without it the child died half-way
 
 
@@ -38,7 +39,8 @@ def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not said.endswith(_END):
-        raise NoAnswerError("whoever looked ended before it had an answer")
+        fault = said.decode(errors="replace") if said.startswith(_FAULT) else ""
+        raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")
     return said.removesuffix(_END)
 
 
@@ -81,9 +83,13 @@ def _shed(*, keep: int) -> None:
 
 
 def answer(question: Callable[[], bytes], writer: int) -> None:
-    """Write the answer, and that it is whole."""
+    """Write the answer, and that it is whole; or the fault of ours that there was instead of one."""
+    try:
+        said = question() + _END
+    except Exception as error:  # noqa: BLE001  only the parent can tell it
+        said = _FAULT + f"{type(error).__name__}: {error}".encode(errors="replace")
     with open(writer, "wb") as pipe:
-        pipe.write(question() + _END)
+        pipe.write(said)
 
 
 def _hear(reader: int, deadline: float) -> bytes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
+_NESTED: Final = object()  # a list or mapping within a value: no setting takes one, never built (it may be a YAML bomb)
 _NAME: Final = os.path.basename(CONFIG_FILE)
 
 
@@ -108,18 +109,14 @@ def _suggestion(key: str) -> str:
     return f", did you mean '{close[0]}'?" if close else "; cni-lease-reset.yaml(5) lists all"
 
 
-class _NestedType(NamedTuple):
-    """A list or mapping within a value: no setting takes one, and it is never built (it may be a YAML bomb)."""
-
-
 def _value(loader: "yaml.SafeLoader", node: "yaml.Node") -> object:
     import yaml
 
     if isinstance(node, yaml.ScalarNode):
         return _scalar(loader, node)
     if isinstance(node, yaml.SequenceNode):
-        return [_scalar(loader, item) if isinstance(item, yaml.ScalarNode) else _NestedType() for item in node.value]
-    return _NestedType()
+        return [_scalar(loader, item) if isinstance(item, yaml.ScalarNode) else _NESTED for item in node.value]
+    return _NESTED
 
 
 def _scalar(loader: "yaml.SafeLoader", node: "yaml.ScalarNode") -> object:
@@ -134,7 +131,7 @@ def _shown(value: object) -> str:
         return "a list"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return "a nested value" if isinstance(value, _NestedType) else printable(repr(value)[:60])
+    return "a nested value" if value is _NESTED else printable(repr(value)[:60])
 
 
 def _strings(value: object, example: str) -> tuple[str, ...]:

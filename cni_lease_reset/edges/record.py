@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
 from . import durable
@@ -24,8 +24,11 @@ class Unreadable(NamedTuple):
     why: str
 
 
-def read(node: Node) -> Outcome | Began | Unreadable | None:
-    """Read the record of the last ``boot``; ``None`` where there is none."""
+Record: TypeAlias = Outcome | Began | Unreadable | None  # the last: there is none
+
+
+def read(node: Node) -> Record:
+    """Read the record of the last ``boot``."""
     try:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
             return parse(durable.read(directory, _NAME, _LIMIT))
@@ -35,14 +38,14 @@ def read(node: Node) -> Outcome | Began | Unreadable | None:
         return Unreadable(error.strerror or str(error))
 
 
-def ran(record: Outcome | Began | Unreadable | None, boot_id: BootId) -> bool:
+def ran(record: Record, boot_id: BootId) -> bool:
     """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
     if record is None:
         return False
     return isinstance(record, Unreadable) or record.boot_id == boot_id
 
 
-def judged(record: Outcome | Began | Unreadable | None, boot_id: BootId | None) -> Outcome | None:
+def judged(record: Record, boot_id: BootId | None) -> Outcome | None:
     """Return what this boot came to, as far as the record tells."""
     return record if isinstance(record, Outcome) and record.boot_id == boot_id else None
 
@@ -104,16 +107,14 @@ def parse(content: bytes) -> Outcome | Began | Unreadable:
         record = json.loads(content)
         if record.keys() == {"boot_id"}:
             return Began(BootId(record["boot_id"]))
+        networks = record["networks"]
         return Outcome(
             record["boot_id"],
             Judgement(Verdict(record["verdict"]), record["verdict_reason"], record["previous_boot_id"]),
             Result(record["result"]),
             record["reason"],
             record["reset"],
-            tuple(
-                NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"])
-                for each in record["networks"]
-            ),
+            tuple(NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"]) for each in networks),
             tuple((each["name"], each["leases"]) for each in record["not_configured"]),
             tuple(Remark(About(each["about"]), each["text"]) for each in record["remarks"]),
             record["usec"],

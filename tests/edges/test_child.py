@@ -302,3 +302,8 @@ def _is_gone(process: int) -> bool:
         return ") Z" in Path(f"/proc/{process}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_a_fault_of_ours_in_the_child_is_told() -> None:
+    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ZeroDivisionError: "):
+        child.ask(lambda: bytes([1 // 0]))
