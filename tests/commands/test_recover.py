@@ -12,14 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import OTHER, HostLocal, Kept, Tree, failing, held_lock, live, sandbox
+from conftest import OTHER, HostLocal, Kept, Tree, failing, held_lock, live, sandbox, tool
 from machine import NOBODY, SETUID, Machine, network_namespace
 
 from cni_lease_reset import cli
 from cni_lease_reset.commands import recover as recovery
 from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.edges import durable, setaside
+from cni_lease_reset.core.model import Config, Survey
+from cni_lease_reset.edges import durable, leases, setaside
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 
@@ -62,7 +63,8 @@ def test_the_leaked_leases_go_and_the_living_stay_untouched(
     assert pods.add("new") == "10.52.0.30"
     printed = capsys.readouterr()
     assert re.search(r"\nk8s-pod-network: 20 leases set aside as 1-\S+\n +8 kept, living by owner\n$", printed.out)
-    assert re.fullmatch(r"Recovered: 20 leases set aside as 1-\S+, 8 kept\.", *entries(printed.err))
+    [entry] = entries(printed.err)
+    assert re.fullmatch(r"Recovered: 20 leases set aside as 1-\S+, 8 kept\.", entry)
 
 
 def test_a_second_recover_finds_nothing(tree: Tree, pods: HostLocal, capsys: pytest.CaptureFixture[str]) -> None:
@@ -426,14 +428,14 @@ def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, m
 def test_a_data_directory_that_goes_away_meanwhile_is_told(
     tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    survey = recovery.leases.survey
+    survey = leases.survey
 
-    def and_gone(*arguments: object) -> object:
-        found = survey(*arguments)  # type: ignore[arg-type]
+    def and_gone(node: Node, config: Config) -> Survey:
+        found = survey(node, config)
         tree.data.rename(tree.root / "away")
         return found
 
-    monkeypatch.setattr(recovery.leases, "survey", and_gone)
+    monkeypatch.setattr(leases, "survey", and_gone)
     failure = recovery.work(tree.node, journal, lambda _line: None)
     assert failure is not None
     assert failure.status == os.EX_IOERR
@@ -559,4 +561,43 @@ def test_beside_dockers_own_containerd_the_rehearsal_and_the_run_agree(
         assert "2 leases, 1 look leaked\n     1 kept, living by owner\n" in capsys.readouterr().out
         assert recover(tree, "--yes") == os.EX_OK
     assert "\nk8s-pod-network: 1 lease set aside" in capsys.readouterr().out
+    assert tree.leases() == {"10.52.0.2"}
+
+
+def traced(tree: Tree, *arguments: str) -> str:
+    """Run it to its end, and return the system calls of it and its children that name a path, a program or a socket."""
+    log = tree.root.with_name("strace")
+    strace = [tool("strace"), "-f", "-qq", "-y", "-s", "4000", "-e", "trace=%file,%network,execve,execveat"]
+    program = [sys.executable, "-B", "-m", "cni_lease_reset", "--root", str(tree.root), "recover", *arguments]
+    plain = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    subprocess.run([*strace, "-o", str(log), *program], check=True, capture_output=True, env=plain)
+    return log.read_text()
+
+
+def test_it_opens_nothing_that_an_untrusted_process_named_and_not_its_environment(tree: Tree, two: Machine) -> None:
+    conmon(two)
+    two.process(SHIM, "-namespace", "k8s.io", "-id", POD, "-address", "/run/trusted/containerd.sock")
+    strangers = [
+        two.process(SHIM, "-namespace", "k8s.io", "-address", "/run/mine/1/c.sock", user=NOBODY),
+        two.process(SHIM, "-address=/run/mine/2/c.sock", user=SETUID),
+        two.process(SHIM, "-namespace", "moby", "--address", "unix:///run/mine/3/c.sock", nspid="4711\t7"),
+    ]
+    two.process(SHIM, "-namespace", "k8s.io", "-address", "/home/mine/4/c.sock")  # root's, and no place of root's
+    calls = traced(tree, "--yes")
+    assert "/run/trusted/io.containerd.runtime.v2.task" in calls, "the trace sees what it is for"
+    assert "/mine" not in calls
+    assert tree.leases() == {"10.52.0.2"}
+    for stranger in strangers:
+        assert f"/proc/{stranger}/status" in calls
+        assert f"/proc/{stranger}/cmdline" not in calls
+        assert f"/proc/{stranger}/environ" not in calls
+
+
+def test_it_stops_nothing(tree: Tree, two: Machine) -> None:
+    """No program is run and no bus is asked: RKE2, kubelet, containerd and all pods cannot even notice."""
+    conmon(two)
+    calls = traced(tree, "--yes")
+    assert calls.count("execve(") == 1, "itself"
+    assert "connect(" not in calls
+    assert "sendto(" not in calls
     assert tree.leases() == {"10.52.0.2"}

@@ -196,7 +196,7 @@ class NodeLife(RuleBasedStateMachine):
     def the_power_is_cut(self, torn: int) -> None:
         live = self._live()
         for inode in sorted(live)[len(live) - torn if torn <= len(live) else 0 :]:
-            os.truncate(self.tree.data / "/".join(live[inode]), 0)
+            self.tree.lease(live[inode][1], "", live[inode][0])
         self._next_kernel()
 
     @rule(crash=st.none() | st.integers(0, 8))
@@ -255,10 +255,16 @@ class NodeLife(RuleBasedStateMachine):
     def _only_old_resets_go(self, before: dict[str, set[int]]) -> None:
         after = self._aside()
         seen = set(self._live()).union(*after.values())
-        newest = sorted(before.keys() | after.keys(), key=lambda name: int(name.partition("-")[0]))[-self.keep :]
-        old = set().union(*(leases for name, leases in before.items() if name not in newest))
+        old = set().union(*(leases for name, leases in before.items() if name not in self._kept({*before, *after})))
         assert self.known - seen <= old, "only what keep_resets lets go may vanish"
         self.known &= seen
+
+    def _kept(self, resets: set[str]) -> set[str]:
+        """Of the newest boots that made any, the first one and the newest twenty."""
+        in_order = sorted(resets, key=lambda name: int(name.partition("-")[0]))
+        boots = list(dict.fromkeys(name[-8:] for name in reversed(in_order)))[: self.keep]
+        of_each = [[name for name in in_order if name.endswith(boot)] for boot in boots]
+        return {name for of_one in of_each for name in (of_one[0], *of_one[-20:])}
 
     def _enough_is_free(self, verdict: Verdict) -> None:
         if self.clear_when is ClearWhen.NEVER:
@@ -346,17 +352,17 @@ class NodeLife(RuleBasedStateMachine):
     def it_is_recovered(self, unattended: bool) -> None:
         marker = reading(self.tree)
         crowded = {name for name in NETWORKS[:2] if self._is_crowded(name)} if unattended else {*NETWORKS[:2]}
-        before = self._live()
+        before, resets = self._live(), self._aside()
         assert recover.work(self.tree.node, Kept(), lambda _line: None, crowded=unattended) is None
         owned = {inode for _, _, inode in self.pods.values()}
+        addresses = {address for _, address, _ in self.pods.values()}  # in whichever network
         after = self._live()
-        left = {inode for inode, each in after.items() if each[0] in crowded}
+        left = {inode for inode, each in after.items() if each[0] in crowded and each[1] not in addresses}
         assert left <= owned, "what nobody alive owns is set aside"
         others = {inode for inode, each in before.items() if each[0] not in crowded}
         assert others <= after.keys(), "no other network is touched"
         assert reading(self.tree) == marker
-        # A boot's own reset stays, however many come after it; of the others the newest.
-        self.known = {*after, *(inode for leases in self._aside().values() for inode in leases)}
+        self._only_old_resets_go(resets)
 
     def _is_crowded(self, network: str) -> bool:
         directory = self.tree.data / network
