@@ -5,6 +5,7 @@ waits meanwhile, as it does for another plugin.
 """
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -24,7 +25,8 @@ from .screen import local
 
 Say = Callable[[str], None]
 _WITH_NAMES: Final = (Fate.ADDRESS, Fate.NO_PROCESS, Fate.UNTOUCHABLE)
-_NAMED: Final = 3  # so many in a line
+_NAMED: Final = 3  # so many of a kind
+_WIDTH: Final = 80
 
 
 class Sight(NamedTuple):
@@ -159,7 +161,8 @@ def _kept(sight: Sight) -> list[str]:
             continue
         names = [_named(lease, sight) for lease in its[:_NAMED]] if fate in _WITH_NAMES else []
         more = ["…"] if len(its) > _NAMED and names else []
-        lines.append(f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}")
+        text = f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}"
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False, break_long_words=False)
     return lines
 
 

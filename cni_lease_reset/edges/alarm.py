@@ -1,6 +1,5 @@
 """A deadline for a call that may block for ever: a lock that others hold, a bus that never answers."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +13,8 @@ class TooLongError(Exception):
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Raise :class:`TooLongError` out of whatever still blocks after so many seconds."""
+    import signal  # a boot that waits for nobody does not pay for it
+
     before = signal.signal(signal.SIGALRM, _ring)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -127,7 +127,9 @@ def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
     class Ordered(NoSystemd):
         def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
             assert unit == UNIT
-            return Answer(("rke2-server.service", "rke2-agent.service", "k3s.service", "shutdown.target"))
+            return Answer(
+                ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
+            )
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

@@ -105,9 +105,10 @@ def test_each_lease_that_stays_is_told_with_the_reason(
         assert recover(tree, "--yes") == os.EX_OK
     kept = (
         "     2 kept, living by owner\n"
-        f"     4 kept, living by address: 10.52.0.3 (process {pods[0]}), 10.52.0.4 (process {pods[1]}), "
-        f"10.52.0.5 (process {pods[2]}), …\n"
-        "     1 kept, living until reboot, by address in a namespace without a process: 10.52.0.7\n"
+        f"     4 kept, living by address: 10.52.0.3 (process {pods[0]}), 10.52.0.4 (process\n"
+        f"         {pods[1]}), 10.52.0.5 (process {pods[2]}), …\n"
+        "     1 kept, living until reboot, by address in a namespace without a process:\n"
+        "         10.52.0.7\n"
         "     1 kept, younger than five minutes, as far as can be told\n"
         "     1 kept, that cannot be read or moved: 10.52.0.10\n"
     )

@@ -1,7 +1,5 @@
 """Nothing is set aside while pods may live: units, the socket, then processes and what is mounted."""
 
-import errno
-import os
 import socket
 from collections.abc import Callable
 
@@ -216,6 +214,4 @@ def test_boot_reads_nobodys_environment(tree: Tree, machine: Machine, journal: K
     environment = machine.proc / f"{plugin}/environ"
     environment.unlink()
     environment.symlink_to("environ")  # ELOOP to whoever reads it
-    assert errno.ELOOP
-    assert os.path.lexists(environment)
     assert boot(tree, journal).result == "cleared"
