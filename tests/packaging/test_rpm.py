@@ -388,17 +388,24 @@ def standing_in(machine: Tree, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("unit", "at_work"),
-    [("x.service=activating", True), ("x.service=failed", False), ("y.service#7", False), ("x.service#17", True)],
+    ("unit", "told"),
+    [
+        ("x.service=activating", ("activating", True, False)),
+        ("x.service=failed", ("failed", True, False)),
+        ("x.service@17", ("inactive", True, True)),
+        ("y.service=active", ("inactive", False, False)),
+    ],
 )
-def test_without_pystemd_systemctl_tells_whether_a_unit_is_at_work(machine: Tree, unit: str, at_work: bool) -> None:
+def test_without_pystemd_systemctl_tells_whether_a_unit_is_up_or_was(
+    machine: Tree, unit: str, told: tuple[str, bool, bool]
+) -> None:
     code = (
         "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
-        "print(Systemd().at_work('x.service'))"
+        "print(tuple(Systemd().runtime(['x.service']).value.units[0]))"
     )
     away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
-    told = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
-    assert told == f"{at_work}\n"
+    said = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
+    assert said == f"{told}\n"
 
 
 @pytest.mark.parametrize("system_state", ["running", "stopping"])
