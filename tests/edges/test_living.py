@@ -58,7 +58,9 @@ def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(machine: Machine,
 
 def test_a_child_that_fails_is_a_doubt(machine: Machine) -> None:
     found = ask(machine.node, (ID,), ("no:address",), caged=False)
-    assert found == Living(doubts=("who lives cannot be told: whoever looked ended before it had an answer",))
+    fault = "OSError: illegal IP address string passed to inet_pton"
+    why = f"who lives cannot be told: whoever looked ended before it had an answer: {fault}"
+    assert found == Living(doubts=(why,))
 
 
 def test_the_child_has_five_seconds() -> None:
@@ -178,7 +180,7 @@ def test_what_a_user_has_no_right_to_is_no_doubt_of_his(machine: Machine) -> Non
 
     def nobody() -> bytes:
         become_nobody()
-        return repr(look(machine.node, (ID,), ("10.52.0.7",), caged=True)).encode()
+        return repr(look(machine.node, (ID,), ("10.52.0.7",), caged=True, lenient=True)).encode()
 
     assert child.ask(nobody).decode() == repr(Living(owners=frozenset({ID}), addresses={}))
 
