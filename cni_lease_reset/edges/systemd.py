@@ -1,11 +1,8 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
-import marshal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
-
-from . import child
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
@@ -115,6 +112,10 @@ def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
 
     D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
     """
+    import marshal
+
+    from . import child  # only a boot that asks pays for it
+
     try:
         value, silent = marshal.loads(child.ask(lambda: _told(bus), seconds=SECONDS))
     except child.LateError:
@@ -131,6 +132,8 @@ def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
 
 def _told(question: Callable[[], T]) -> bytes:
     """Answer a question, or say why not, so that it fits through a pipe."""
+    import marshal
+
     try:
         return marshal.dumps((question(), ""))  # type: ignore[arg-type]  # all that we ask has plain answers
     except _NoAnswerError as error:

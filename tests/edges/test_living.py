@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from machine import Machine, become_nobody, living
 
-from cni_lease_reset.core.model import Living
+from cni_lease_reset.core.fate import Living
 from cni_lease_reset.edges import child
 from cni_lease_reset.edges.living import CONTAINERD, answers, ask, look, own_room
 from cni_lease_reset.edges.node import Node
