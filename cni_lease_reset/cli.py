@@ -16,7 +16,8 @@ from .core.errors import (
     describe,
     printable,
 )
-from .core.model import Entry, Result
+from .core.events import Entry
+from .core.model import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Inspector, Manager, NoSystemd, Systemd

@@ -1,6 +1,7 @@
 """The command itself: one line for what is wrong, and the exit status it deserves."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from conftest import OTHER, TOP, Kept, Systemd, Tree, failing
@@ -94,6 +96,16 @@ def test_an_answer_that_cannot_be_given_ends_in_74(tree: Tree) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 74, "120: Python has tried again at the end"
     assert done.stderr == "cni-lease-reset: No space left on device\n"
+
+
+def test_a_stream_that_takes_nothing_is_not_tried_again(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> NoReturn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.main(["--root", str(tree.root), "config"]) == 74
+    assert sys.stdout is None
 
 
 def test_a_second_program_ends_in_75(tree: Tree) -> None:

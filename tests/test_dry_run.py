@@ -140,6 +140,7 @@ def test_anybody_may_ask(tree: Tree) -> None:
         "import os, sys\n"
         "from cni_lease_reset import arguments, cli\n"
         "os.setgroups([])\n"
+        "os.setgid(65534)\n"
         "os.setuid(65534)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )

@@ -115,3 +115,21 @@ def test_there_are_two_dependencies_at_run_time() -> None:
 
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     assert [re.split(r"[<>=]", each)[0] for each in project["dependencies"]] == ["pystemd", "PyYAML"]
+
+
+MOST_LINES, MOST_OF_A_FUNCTION = 250, 40
+ALL_LINES = 4700
+
+
+def test_the_program_can_be_read_in_one_sitting() -> None:
+    sources = {m: (TOP / f"cni_lease_reset/{m.replace('.', '/')}.py").read_text() for m in modules()}
+    assert {m: n for m, source in sources.items() if (n := source.count("\n")) > MOST_LINES} == {}
+    long = {
+        f"{module}.{node.name}": lines
+        for module, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_OF_A_FUNCTION
+    }
+    assert long == {}
+    assert sum(source.count("\n") for source in sources.values()) < ALL_LINES

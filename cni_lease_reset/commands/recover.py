@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.fate import sort_out
-from ..core.model import Config, Fate, Lease, Living, Reset, Ruling, Selection, Step
+from ..core.fate import Fate, Living, sort_out
+from ..core.model import Config, Lease, Reset, Ruling, Selection, Step
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, record, setaside, shelf
 from ..edges.journald import Journal

@@ -1,12 +1,21 @@
 """Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import printable
-from .model import UNIT, About, Entry, Outcome, Remark, Reset, Result, Verdict
+from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+
+
+class Entry(NamedTuple):
+    """A journal entry as data."""
+
+    message_id: str
+    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
+    message: str
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class MessageId(StrEnum):

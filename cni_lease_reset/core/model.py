@@ -3,9 +3,7 @@
 Named tuples and not data classes: importing ``dataclasses`` would cost each boot more than all other work together.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, NamedTuple, NewType, TypeAlias
 
 BootId = NewType("BootId", str)  # /proc/sys/kernel/random/boot_id: a new UUID with each start of a kernel
@@ -114,31 +112,6 @@ class Lease(NamedTuple):
     owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
     torn: bool
     written: float = 0.0  # seconds since 1970
-
-
-class Living(NamedTuple):
-    """Who lives of those that were asked for."""
-
-    owners: frozenset[str] = frozenset()  # those whose id was found
-    addresses: Mapping[str, int | None] = MappingProxyType({})  # those set, and a process of that namespace, if any
-    pods: tuple[str, ...] = ()  # what says that some pod lives, whichever: sentences
-    doubts: tuple[str, ...] = ()  # why somebody may live who was not found: sentences; empty: sure
-
-
-class Fate(StrEnum):
-    """What becomes of a lease on a running node."""
-
-    LEAKED = "leaked"
-    OWNER = "living by owner"
-    ADDRESS = "living by address"
-    NO_PROCESS = "living until reboot, by address in a namespace without a process"
-    YOUNG = "younger than five minutes, as far as can be told"
-    UNTOUCHABLE = "that cannot be read or moved"
-
-    @property
-    def lives(self) -> bool:
-        """Whether its pod was found."""
-        return self in (Fate.OWNER, Fate.ADDRESS, Fate.NO_PROCESS)
 
 
 class Trouble(NamedTuple):
@@ -274,12 +247,3 @@ class Outcome(NamedTuple):
     def torn(self) -> int:
         """Leases found torn; those due were set aside with the others."""
         return sum(network.torn for network in self.networks)
-
-
-class Entry(NamedTuple):
-    """A journal entry as data."""
-
-    message_id: str
-    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
-    message: str
-    fields: tuple[tuple[str, str], ...] = ()

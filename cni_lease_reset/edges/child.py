@@ -17,6 +17,10 @@ class NoAnswerError(Exception):
     """The child said nothing that can be relied on; the text says how it ended."""
 
 
+class LateError(NoAnswerError):
+    """The time is up."""
+
+
 def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
     """Answer a question in a child, within ``seconds``. Raises ``NoAnswerError``.
 
@@ -102,4 +106,4 @@ def _hear(reader: int, deadline: float) -> bytes:
         if not part:
             return said
         said += part
-    raise NoAnswerError("a process that does not answer held up the look at it")
+    raise LateError("a process that does not answer held up the look at it")

@@ -8,7 +8,8 @@ from itertools import chain
 from typing import Final
 
 from ..core.errors import printable
-from ..core.model import UNIT, About, Config, Lease, Living, Remark, Ruling
+from ..core.fate import Living
+from ..core.model import UNIT, About, Config, Lease, Remark, Ruling
 from . import living
 from .node import Node
 from .systemd import DOWN, Manager, Runtime

@@ -13,7 +13,8 @@ from collections.abc import Collection
 from typing import Final
 
 from ..core.errors import describe, printable
-from ..core.model import Lease, Living
+from ..core.fate import Living
+from ..core.model import Lease
 from . import child, mountinfo, namespaces, traces
 from .namespaces import Addresses, Mount
 from .node import Node

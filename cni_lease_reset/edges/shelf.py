@@ -99,22 +99,19 @@ def reason(reset: int) -> str:
 def prune(node: Node, config: Config) -> None:
     """Remove the resets of all but the newest ``keep_resets`` boots, oldest first, at most :data:`MOST_REMOVED` files.
 
-    Those without a lease do not count and go, too: a boot that fails time and again must not cost older evidence.
-    Raises ``OSError`` at the first thing that cannot be removed.
+    The last act of whoever made one. Those without a lease do not count and go, too: a boot that fails time and again
+    must not cost older evidence. Raises ``OSError`` at the first thing that cannot be removed.
     """
     if node.rehearsal:
         return
     budget = MOST_REMOVED
-    try:
-        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-            found = resets(above)
-            empty = [reset for reset in found if size(above, reset) == 0]
-            for reset in outdated([reset for reset in found if reset not in empty], config.keep_resets):
-                budget = _remove(above, reset, budget)
-            for reset in empty:
-                discard(above, reset)
-    except FileNotFoundError:
-        return  # nothing was ever set aside
+    with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+        found = resets(above)
+        empty = [reset for reset in found if size(above, reset) == 0]
+        for reset in outdated([reset for reset in found if reset not in empty], config.keep_resets):
+            budget = _remove(above, reset, budget)
+        for reset in empty:
+            discard(above, reset)
 
 
 def outdated(found: Sequence[str], boots: int) -> list[str]:

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
-
-from .alarm import TooLongError, within
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
@@ -19,6 +17,7 @@ _STARTING: Final = ("initializing", "starting")
 _SHUTDOWN: Final = "shutdown.target"
 
 T = TypeVar("T")
+_Plain: TypeAlias = tuple[list[tuple[str, bool, bool]], bool]  # a Runtime that fits through a pipe
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -89,7 +88,11 @@ class Systemd:
 
     def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
         """Ask for all units in one call; loading unit objects would parse 65 kB of XML for each."""
-        return _ask(lambda: _bus_runtime(units), lambda: _systemctl_runtime(units))
+        answer = _ask(lambda: _bus_runtime(units), lambda: _systemctl_runtime(units))
+        if answer.value is None:
+            return Answer(None, answer.remark)
+        found, starting = answer.value
+        return Answer(Runtime(tuple(Unit(*each) for each in found), starting), answer.remark)
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
@@ -105,25 +108,39 @@ class _NoAnswerError(Exception):
 
 
 def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
+    """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+
+    D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
+    """
+    import marshal
+
+    from . import child  # only a boot that asks pays for it
+
     try:
-        return Answer(_in_time("D-Bus", bus))
-    except _NoAnswerError as error:
-        silent = str(error)
-    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
-        silent = f"pystemd fails ({type(error).__name__}: {error})"
+        value, silent = marshal.loads(child.ask(lambda: _told(bus), seconds=SECONDS))
+    except child.LateError:
+        value, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+    except child.NoAnswerError as error:
+        value, silent = None, f"D-Bus cannot be asked ({error})"
+    if value is not None:
+        return Answer(value)
     try:
-        return Answer(_in_time("systemctl", systemctl), f"{silent}; asked systemctl instead")
+        return Answer(systemctl(), f"{silent}; asked systemctl instead")
     except _NoAnswerError as error:
         return Answer(None, f"{silent}; {error}")
 
 
-def _in_time(who: str, question: Callable[[], T]) -> T:
-    """Ask for at most ``SECONDS``; a bus that accepts and never answers would block for 90."""
+def _told(question: Callable[[], T]) -> bytes:
+    """Answer a question, or say why not, so that it fits through a pipe."""
+    import marshal
+
     try:
-        with within(SECONDS):
-            return question()
-    except TooLongError as error:
-        raise _NoAnswerError(f"{who} did not answer within {SECONDS:.0f} s") from error
+        return marshal.dumps((question(), ""))  # type: ignore[arg-type]  # all that we ask has plain answers
+    except _NoAnswerError as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
+        why = f"pystemd fails ({type(error).__name__}: {error})"
+    return marshal.dumps((None, why))
 
 
 @contextmanager
@@ -167,13 +184,13 @@ def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
     return reply
 
 
-def _bus_runtime(units: Sequence[str]) -> Runtime:
+def _bus_runtime(units: Sequence[str]) -> _Plain:
     with _bus() as bus:
         found = [
-            Unit(row[3].decode(), row[2] == b"loaded", bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT, b"t") != 0)
+            (row[3].decode(), row[2] == b"loaded", bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT, b"t") != 0)
             for row in _bus_units(bus, units)
         ]
-        return Runtime(tuple(found), bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode() in _STARTING)
+        return found, bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode() in _STARTING
 
 
 def _bus_going_down() -> bool:
@@ -189,21 +206,23 @@ def _systemctl(*arguments: str) -> list[str]:
 
     command = [_SYSTEMCTL, "show", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
     except FileNotFoundError as error:
         raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
+    except subprocess.TimeoutExpired as error:
+        raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise _NoAnswerError(f"systemctl failed ({error})") from error
     return done.stdout.splitlines()
 
 
-def _systemctl_runtime(units: Sequence[str]) -> Runtime:
+def _systemctl_runtime(units: Sequence[str]) -> _Plain:
     # One block of properties a unit, in the order asked for, with blank lines between.
     wanted = ("ActiveState", "LoadState", _LEFT.decode())
     blocks = "\n".join(_systemctl(*(f"--property={each}" for each in wanted), "--", *units)).split("\n\n")
     values = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
-    found = [Unit(each["ActiveState"], each["LoadState"] == "loaded", each[wanted[2]] != "0") for each in values]
-    return Runtime(tuple(found), bool(set(_systemctl("--property=SystemState", "--value")).intersection(_STARTING)))
+    found = [(each["ActiveState"], each["LoadState"] == "loaded", each[wanted[2]] != "0") for each in values]
+    return found, bool(set(_systemctl("--property=SystemState", "--value")).intersection(_STARTING))
 
 
 def _systemctl_going_down() -> bool:

@@ -1,5 +1,6 @@
 """What ``status`` shows."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from cni_config import conflist
-from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree
+from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, failing
 from machine import NOBODY, Machine, become_nobody
 from programs import command
 from reported import done, gathered, shown
@@ -238,6 +239,16 @@ def test_status_says_what_it_could_not_read(tree: Tree) -> None:
     report = gathered(tree)
     assert report.pending is None
     assert json.loads(display.as_json(report))["marker"] == {"state": "unread"}
+
+
+def test_status_owns_up_to_leases_that_it_cannot_read(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3", "x" * 5000)  # none of host-local's
+    tree.lease("10.52.0.4")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EACCES)
+    report = gathered(tree)
+    assert report.unread == ("network k8s-pod-network: no owner can be read in 2 leases",)
+    assert (report.stocks[0].network.inet, report.stocks[0].leaked) == (3, 1)
 
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:

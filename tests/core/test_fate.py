@@ -2,8 +2,8 @@
 
 import pytest
 
-from cni_lease_reset.core.fate import sort_out
-from cni_lease_reset.core.model import Fate, Lease, Living
+from cni_lease_reset.core.fate import Fate, Living, sort_out
+from cni_lease_reset.core.model import Lease
 
 NOW = 1_795_200_000.0
 UP = 86400.0

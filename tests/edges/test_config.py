@@ -91,6 +91,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("a: \0\n", "config.yaml: not valid YAML: unacceptable character"),
         (BOMB, "config.yaml:1: unknown setting 'a'; cni-lease-reset.yaml(5) lists all"),
         (BOMB.replace("i: &i", "networks: &i"), "config.yaml:1: unknown setting 'a'"),
+        ("clear_when: [never]\n", "config.yaml:1: clear_when: must be one of unclean, always, never, not a list"),
         ("networks: &n [*n]\n", "config.yaml:1: networks: must be a list of names"),
     ],
 )

@@ -70,6 +70,15 @@ def test_a_lock_that_is_no_file_is_skipped(tree: Tree, journal: Kept, lock: str)
     assert tree.leases() == {"10.52.0.2"}
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOENT])
+def test_without_the_lock_nothing_moves(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "lock", code)
+    assert boot(tree, journal).result == "failed"
+    assert tree.leases() == {"10.52.0.2"}
+
+
 def test_a_symlinked_data_directory_is_not_followed(tree: Tree, journal: Kept) -> None:
     tree.mark("running")
     elsewhere = tree.root / "elsewhere/k8s-pod-network/10.52.0.2"

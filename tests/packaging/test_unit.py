@@ -16,6 +16,7 @@ from cni_lease_reset.edges.node import Node
 
 UNITS = TOP / "packaging/systemd"
 UNIT = UNITS / "cni-lease-reset.service"
+METRICS = UNITS / "cni-lease-reset-metrics.service"
 RECOVER = UNITS / "cni-lease-reset-recover.service"
 SHIPPED = sorted([*UNITS.glob("*.service"), *UNITS.glob("*.timer")])
 
@@ -29,15 +30,8 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 
 def words(unit: Path, name: str) -> set[str]:
+    """The words of all its lines with one directive; "-" before a path means that it need not be there."""
     return {word for value in settings(unit).get(name, []) for word in value.split()}
-
-
-METRICS = UNITS / "cni-lease-reset-metrics.service"
-
-
-def writable(unit: Path) -> set[str]:
-    """Where a unit may write; "-" means that the directory need not be there."""
-    return set(" ".join(re.findall(r"^ReadWritePaths=(.*)$", unit.read_text(), re.MULTILINE)).split())
 
 
 def measuring() -> list[str]:
@@ -160,15 +154,6 @@ def test_the_cage_of_recover_differs_from_the_boot_units_in_what_it_needs() -> N
     assert {name for name in cage if sets.get(name) != kept[name]} <= needs
 
 
-@pytest.mark.parametrize("unit", [each.name for each in SHIPPED if "recover" in each.name])
-def test_systemd_takes_the_units_of_recover_without_a_warning(unit: str, tmp_path: Path) -> None:
-    for each in SHIPPED:  # the command is not installed here: let them name a program that is
-        (tmp_path / each.name).write_text(each.read_text().replace(PROGRAM, "/usr/bin/true"))
-    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_timers_are_for_their_operator_to_enable() -> None:
     preset = (TOP / "packaging/rpm/cni-lease-reset.preset").read_text()
     listed = re.findall(r"^(enable|disable) (\S+)$", preset, re.MULTILINE)
@@ -181,11 +166,12 @@ def test_the_program_is_where_the_unit_looks_for_it() -> None:
 
 
 def test_boot_may_write_beside_the_leases_and_nowhere_else() -> None:
-    assert writable(UNIT) == {"-/var/lib/cni"}
+    assert words(UNIT, "ReadWritePaths") == {"-/var/lib/cni"}
 
 
-def test_systemd_takes_the_metrics_unit_and_its_timer_without_a_warning(tmp_path: Path) -> None:
-    units = [METRICS, METRICS.with_suffix(".timer")]
+@pytest.mark.parametrize("service", [METRICS, RECOVER], ids=lambda unit: unit.name)
+def test_systemd_takes_a_service_and_its_timer_without_a_warning(service: Path, tmp_path: Path) -> None:
+    units = [service, service.with_suffix(".timer")]
     for unit in units:  # the command is not installed here: let the unit name a program that is
         (tmp_path / unit.name).write_text(unit.read_text().replace(f"{PROGRAM} ", "/usr/bin/true "))
     verify = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]
@@ -196,7 +182,7 @@ def test_systemd_takes_the_metrics_unit_and_its_timer_without_a_warning(tmp_path
 def test_the_metrics_unit_may_write_the_file_that_it_names() -> None:
     verb, option = measuring()
     assert verb == "status"
-    folders = [path.removeprefix("-") for path in writable(METRICS)]
+    folders = [path.removeprefix("-") for path in words(METRICS, "ReadWritePaths")]
     assert any(option.startswith(f"--metrics={folder}/") for folder in folders)
 
 
