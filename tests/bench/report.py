@@ -48,14 +48,14 @@ class Budget(NamedTuple):
 
 
 BUDGETS = (
-    Budget("clean boot, no lease, against the bare interpreter", "clean-0", "floor", 3.5),
-    Budget("clean boot, 254 leases, against the bare interpreter", "clean-254", "floor", 3.5),
+    Budget("clean boot, no lease, against the bare interpreter", "clean-0", "floor", 3.0),
+    Budget("clean boot, 254 leases, against the bare interpreter", "clean-254", "floor", 3.0),
     Budget("the same with a setting", "setting-254", "floor", 5),
-    Budget("unclean boot, 254 leases, against the bare interpreter", "unclean-254", "floor", 8),
+    Budget("unclean boot, 254 leases, against the bare interpreter", "unclean-254", "floor", 5),
     Budget("`shutdown`, against the bare interpreter", "shutdown-254", "floor", 6),
     Budget("unclean boot, growth from 4,096 to 65,534 leases", "unclean-65534", "unclean-4096", 18),
-    Budget("unclean boot, 4,096 leases, against `rm -rf`", "unclean-4096", "rm-4096", 1.6),
-    Budget("unclean boot, 4,096 leases, against systemd-tmpfiles", "unclean-4096", "tmpfiles-4096", 1.6),
+    Budget("unclean boot, 4,096 leases, against `rm -rf`", "unclean-4096", "rm-4096", 3.0),
+    Budget("unclean boot, 4,096 leases, against systemd-tmpfiles", "unclean-4096", "tmpfiles-4096", 3.0),
     Budget("unclean boot, 65,534 leases, against `rm -rf`", "unclean-65534", "rm-65534", 1.6),
     Budget("unclean boot, 65,534 leases, against systemd-tmpfiles", "unclean-65534", "tmpfiles-65534", 1.6),
 )
