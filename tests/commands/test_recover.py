@@ -384,6 +384,24 @@ def test_a_move_that_fails_half_way_says_where_the_rest_is(
     assert dict(journal.entries[0].fields)["CNI_LEASES_CLEARED"] == "5"
 
 
+def test_an_error_weighs_more_than_a_plugin_at_work(
+    tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.config("networks: ['*']\n")
+    tree.lease("10.1.0.2", "", network="broken")
+    tree.lease("10.2.0.2", "", network="zbusy")
+    failing("rename", monkeypatch, lambda arguments: arguments[0] == "10.1.0.2", errno.EROFS)
+    with held_lock(tree, "zbusy"), held_lock(tree):
+        failure = recovery.work(tree.node, journal, lambda _line: None)
+    assert failure is not None
+    assert failure.status == os.EX_IOERR
+    busy = "busy: another process holds host-local's lock"
+    assert str(failure) == (
+        "nothing was changed: network broken: '10.1.0.2': Read-only file system; "
+        f"network k8s-pod-network: {busy}; network zbusy: {busy}"
+    )
+
+
 @pytest.fixture
 def immutable(tree: Tree, pods: HostLocal) -> Iterator[Path]:
     """A lease that cannot be moved, as the real file system says."""

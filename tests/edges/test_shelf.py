@@ -79,9 +79,12 @@ def long_ago(tree: Tree, *numbers: int, leases: int = 1) -> None:
             (folder / f"10.52.0.{lease}").touch()
 
 
-def test_old_resets_that_cannot_be_removed_are_told(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("leases", [0, 1])
+def test_old_resets_that_cannot_be_removed_are_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, leases: int
+) -> None:
     tree.config("keep_resets: 1\n")
-    long_ago(tree, 1, 2)
+    long_ago(tree, 1, 2, leases=leases)
     tree.lease("10.52.0.2")
     failing("rmdir", monkeypatch, lambda _arguments: True, errno.EIO)
     service.boot(tree.node, Systemd(), journal)
