@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from ..core import events
 from ..core.errors import CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.model import Config, Lease, Reset, Selection, Step
-from ..edges import config, durable, leases, living, setaside
+from ..edges import config, durable, leases, setaside
+from ..edges import sandboxes as living
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node

@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeVar
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
-from ..edges import config, durable, leases, living, marker, record, shelf
+from ..edges import config, durable, leases, marker, record, shelf
+from ..edges import sandboxes as living
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Inspector
 from . import attention, pools

@@ -5,7 +5,7 @@ In the other order a pod started between the two questions would be missed.
 
 from ..core.errors import printable
 from ..core.model import About, Config, Remark
-from . import living
+from . import sandboxes as living
 from .node import Node
 from .systemd import DOWN, Manager
 

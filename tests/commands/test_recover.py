@@ -18,7 +18,8 @@ from cni_lease_reset.commands import transient
 from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Lease
-from cni_lease_reset.edges import durable, living
+from cni_lease_reset.edges import durable
+from cni_lease_reset.edges import sandboxes as living
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 

@@ -9,7 +9,8 @@ import pytest
 from conftest import OTHER, SANDBOX, Kept, Systemd, Tree, boot
 
 from cni_lease_reset.core.model import Config
-from cni_lease_reset.edges import guard, living
+from cni_lease_reset.edges import guard
+from cni_lease_reset.edges import sandboxes as living
 from cni_lease_reset.edges.node import Node
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import SANDBOX, Tree
 
-from cni_lease_reset.edges import living
+from cni_lease_reset.edges import sandboxes as living
 
 K3S = "/run/k3s/containerd/containerd.sock"
 

@@ -1,0 +1,97 @@
+"""A question asked in a child of its own: it may hang on a process in D state, and must hold up nobody."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn
+
+SECONDS: Final = 5.0
+_END: Final = b"\nthe whole answer\n"  # without it the child died half-way
+
+
+class NoAnswerError(Exception):
+    """The child said nothing that can be relied on; the text says how it ended."""
+
+
+def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
+    """Answer a question in a child, within ``seconds``. Raises ``NoAnswerError``.
+
+    A child that is late is killed, and its end is not waited for: in D state it does not come. It may still hold what
+    it inherited, so a caller that holds a lock must unlock it (``LOCK_UN``), not just close it.
+    """
+    try:
+        reader, writer = os.pipe()
+        try:
+            child = _fork(question, writer, seconds)
+        finally:
+            os.close(writer)
+    except OSError as error:
+        raise NoAnswerError(f"no process can be made: {error.strerror}") from error
+    try:
+        said = _hear(reader, time.monotonic() + seconds)
+    except BaseException:  # the caller's alarm and Ctrl-C, too
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        os.close(reader)
+        with suppress(ChildProcessError):  # our own parent may have told us to ignore SIGCHLD
+            os.waitpid(child, os.WNOHANG)
+    if not said.endswith(_END):
+        raise NoAnswerError("whoever looked ended before it had an answer")
+    return said.removesuffix(_END)
+
+
+def _fork(question: Callable[[], bytes], writer: int, seconds: float) -> int:
+    """Start the child. No signal may reach it while it still has our handlers: they would run our code in it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        child = os.fork()
+        if child == 0:
+            _live(question, writer, seconds)
+        return child
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _live(question: Callable[[], bytes], writer: int, seconds: float) -> NoReturn:
+    """Be the child: shed what was inherited, answer, and end without running anything of the parent's."""
+    try:
+        _shed(keep=writer)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # if the parent dies, nobody else ends us
+        answer(question, writer)
+    finally:
+        os._exit(0)
+
+
+def _shed(*, keep: int) -> None:
+    """Restore the default of every signal, and close every descriptor but one: a lock or a terminal is the parent's."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with suppress(OSError):  # those that the C library keeps for itself
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor != keep:
+            with suppress(OSError):  # the one that listed them
+                os.close(descriptor)
+
+
+def answer(question: Callable[[], bytes], writer: int) -> None:
+    """Write the answer, and that it is whole."""
+    with open(writer, "wb") as pipe:
+        pipe.write(question() + _END)
+
+
+def _hear(reader: int, deadline: float) -> bytes:
+    """Read until the child closes its end. Raises ``NoAnswerError`` at the deadline."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    said = b""
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        part = os.read(reader, 1 << 16)
+        if not part:
+            return said
+        said += part
+    raise NoAnswerError("a process that does not answer held up the look at it")
