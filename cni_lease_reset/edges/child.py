@@ -60,7 +60,7 @@ def _live(question: Callable[[], bytes], writer: int, seconds: float) -> NoRetur
     """Be the child: shed what was inherited, answer, and end without running anything of the parent's."""
     try:
         _shed(keep=writer)
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # if the parent dies, nobody else ends us
+        signal.setitimer(signal.ITIMER_REAL, seconds + 1)  # where the parent dies, nobody else ends us
         answer(question, writer)
     finally:
         os._exit(0)
@@ -89,7 +89,7 @@ def _hear(reader: int, deadline: float) -> bytes:
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     said = b""
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
         part = os.read(reader, 1 << 16)
         if not part:
             return said
