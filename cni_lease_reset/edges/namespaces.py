@@ -78,14 +78,13 @@ class Addresses:
         home = os.open(f"{_OURSELVES}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for inode, point in mounts:
-                if inode not in entered:
-                    try:
-                        _enter(f"{proc}/1/root{point}", inode)
-                    except OSError as error:
-                        failed[inode] = error
-                    else:
-                        entered.add(inode)
-                        self.look(f"{_OURSELVES}/net", None)
+                try:
+                    _enter(f"{proc}/1/root{point}", inode)
+                except OSError as error:
+                    failed[inode] = error
+                else:
+                    entered.add(inode)
+                    self.look(f"{_OURSELVES}/net", None)
         finally:
             with suppress(OSError):  # who may not enter has not left
                 _setns(home)

@@ -60,7 +60,7 @@ class Machine:
         inet = [each for each in addresses if ":" not in each]
         inet6 = [socket.inet_pton(socket.AF_INET6, each).hex() for each in addresses if ":" in each]
         leaves = "".join(f"     |-- {each}\n        /32 link UNICAST\n        /32 host LOCAL\n" for each in inet)
-        other = "     |-- 10.99.0.0\n        /24 link UNICAST\n     |-- 127.0.0.0\n        /8 host LOCAL\n"
+        other = "     |-- 10.99.0.0\n        /24 link UNICAST\n     |-- 127.0.0.0\n        /8 host LOCAL\n     |-- 10.99.0.255\n        /32 link BROADCAST\n"
         (self.proc / f"{pid}/net/fib_trie").write_text(f"Main:\n  +-- 0.0.0.0/0 3 0 5\n{other}{leaves}Local:\n{leaves}")
         (self.proc / f"{pid}/net/if_inet6").write_text("".join(f"{each} 02 80 00 80     eth0\n" for each in inet6))
 

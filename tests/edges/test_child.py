@@ -107,11 +107,27 @@ def test_a_child_that_is_stopped_is_given_up_at_the_deadline_and_killed() -> Non
 def test_a_child_that_answers_drop_by_drop_is_given_up_all_the_same() -> None:
     def dripping() -> bytes:
         writer = _its_pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.write(writer, bytes(1 << 20))
         while True:
-            os.write(writer, b".")
+            os.write(writer, bytes(1 << 16))  # there is always something to read
 
     with pytest.raises(child.NoAnswerError, match="held up"):
         child.ask(dripping, seconds=AT_ONCE)
+
+
+def test_a_child_that_closes_its_pipe_and_stays_is_not_waited_for(fifo: Path) -> None:
+    """As one in D state, which no signal ends; its own alarm ends this one."""
+
+    def staying() -> bytes:
+        os.close(_its_pipe())
+        return hang(fifo)
+
+    started = time.monotonic()
+    with pytest.raises(child.NoAnswerError, match="ended before"):
+        child.ask(staying, seconds=child.SECONDS)
+    assert time.monotonic() - started < child.SECONDS / 2
+    os.close(os.open(fifo, os.O_WRONLY))  # lets it go
 
 
 def test_a_child_whose_parent_died_ends_by_its_own_alarm(fifo: Path, tmp_path: Path) -> None:
@@ -143,6 +159,25 @@ def test_a_handler_of_the_parent_does_not_run_in_the_child(fifo: Path, tmp_path:
 
     with handled(signal.SIGALRM, handler), pytest.raises(child.NoAnswerError, match="ended before"):
         child.ask(alarmed)
+    assert not ran.exists()
+
+
+_meanwhile: list[int] = []  # signals that come as soon as there is a child; such a hook stays for good
+os.register_at_fork(after_in_child=lambda: signal.raise_signal(_meanwhile[0]) if _meanwhile else None)
+
+
+def test_a_handler_of_the_parent_does_not_run_in_the_child_before_it_sheds_it_either(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        ran.touch()
+
+    _meanwhile.append(signal.SIGALRM)
+    try:
+        with handled(signal.SIGALRM, handler), pytest.raises(child.NoAnswerError):
+            child.ask(lambda: b"survived")
+    finally:
+        _meanwhile.clear()
     assert not ran.exists()
 
 

@@ -44,6 +44,17 @@ def test_an_owner_of_any_bytes_survives_the_way_back(machine: Machine) -> None:
     assert ask(machine.node, (owner,), (), caged=True).owners == {owner}
 
 
+def test_what_boot_in_its_cage_may_not_list_is_a_doubt(machine: Machine) -> None:
+    """Root without any capability: CAP_DAC_OVERRIDE is what lets boot in."""
+    state = machine.root / "run/containerd/io.containerd.runtime.v2.task"
+    state.mkdir(parents=True)
+    state.chmod(0)
+    caged = LOOK.replace("caged=False", "caged=True")
+    command = ["setpriv", "--bounding-set=-all", sys.executable, "-c", caged, str(machine.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"'{state}': Permission denied\n"
+
+
 @pytest.mark.parametrize("file", ["status", "cmdline", "environ", "net/fib_trie"])
 def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(machine: Machine, file: str) -> None:
     """As one in D state does; here a FIFO that nobody writes to."""

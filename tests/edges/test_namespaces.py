@@ -40,9 +40,9 @@ def test_an_address_of_a_process_is_told_with_the_process(machine: Machine) -> N
     assert found == {"10.52.0.7": one, "10.52.0.8": two, "fd00:52::a": one}
 
 
-@pytest.mark.parametrize("asked", ["10.99.0.0", "127.0.0.0", "10.52.0.70", "10.52.0", "0.52.0.7"])
+@pytest.mark.parametrize("asked", ["10.99.0.0", "10.99.0.255", "127.0.0.0", "10.52.0.70", "10.52.0", "0.52.0.7"])
 def test_what_is_no_address_of_the_machine_is_not_set(machine: Machine, asked: str) -> None:
-    """A network, the network of a loopback, and parts of an address that is set."""
+    """A network, its broadcast address, the network of a loopback, and parts of an address that is set."""
     machine.addresses(machine.process("pause"), "10.52.0.7")
     assert addresses(machine, asked) == {}
 
@@ -166,12 +166,15 @@ def test_a_namespace_without_a_process_is_entered_by_its_mount(machine: Machine)
         assert addresses(machine, "10.52.0.7", caged=True) == {}
 
 
-def test_who_looked_is_in_his_own_namespace_again(machine: Machine) -> None:
-    before = os.readlink("/proc/thread-self/ns/net")
+def test_who_looked_is_in_his_own_namespace_again_and_has_closed_the_others(machine: Machine) -> None:
+    def state() -> tuple[str, int]:
+        return os.readlink("/proc/thread-self/ns/net"), len(os.listdir("/proc/self/fd"))
+
+    before = state()
     with network_namespace(NAME, "10.52.0.7") as mount:
         machine.mounts(mount)
-        addresses(machine, "10.52.0.7")
-    assert os.readlink("/proc/thread-self/ns/net") == before
+        assert addresses(machine, "10.52.0.7") == {"10.52.0.7": None}
+    assert state() == before
 
 
 def test_a_namespace_with_a_process_and_a_mount_is_told_with_the_process(machine: Machine) -> None:

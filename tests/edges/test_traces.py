@@ -233,8 +233,9 @@ def test_the_state_of_a_containerd_that_a_shim_names_is_looked_at(machine: Machi
         pytest.param("/run/../home/mine/containerd.sock", id="home, by a detour"),
         pytest.param("//run/mine/containerd.sock", id="another root, says POSIX"),
         pytest.param("home/mine/containerd.sock", id="relative"),
-        pytest.param("/run/" + "x" * 200, id="200 bytes"),
-        pytest.param("/run/" + "x" * 5000, id="longer than any path"),
+        pytest.param("/run/" + "x" * 200 + "/containerd.sock", id="200 bytes"),
+        pytest.param("/run/" + "x" * 300 + "/containerd.sock", id="longer than any name"),
+        pytest.param("/run/" + "x/" * 5000 + "containerd.sock", id="longer than any path"),
         pytest.param("/run/file/containerd.sock", id="a file in the way"),
         pytest.param("/run/datagram/containerd.sock", id="a socket of another type in the way"),
         pytest.param(b"/run/\xff\xfe/containerd.sock", id="not UTF-8"),
@@ -299,8 +300,15 @@ def test_a_status_that_cannot_be_read_is_one_doubt_however_many_there_are(machin
     for process in (machine.process(SHIM), machine.process(SHIM)):
         (machine.proc / f"{process}/status").unlink()
         (machine.proc / f"{process}/status").symlink_to("status")
-    [doubt] = look(machine.node, (ID,), (), caged=True).doubts
+    [doubt] = look(machine.node, (ID,), (), caged=False).doubts
     assert doubt.endswith("/status': Too many levels of symbolic links")
+
+
+def test_an_environment_that_cannot_be_read_for_another_reason_than_right_asks_for_no_right(machine: Machine) -> None:
+    environment = machine.proc / f"{machine.process('bridge')}/environ"
+    environment.unlink()
+    environment.symlink_to("environ")
+    assert look(machine.node, (ID,), (), caged=False).doubts == (f"'{environment}': Too many levels of symbolic links",)
 
 
 def test_a_state_that_cannot_be_listed_is_a_doubt(machine: Machine) -> None:
