@@ -22,38 +22,40 @@ def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
     A child that is late is killed, and its end is not waited for: in D state it does not come. It may still hold what
     it inherited, so a caller that holds a lock must unlock it (``LOCK_UN``), not just close it.
     """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        reader, writer = os.pipe()
+        child, reader = _start(question, seconds)
         try:
-            child = _fork(question, writer, seconds)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # from here on the caller's alarm and Ctrl-C may end us
+            said = _hear(reader, time.monotonic() + seconds)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
         finally:
-            os.close(writer)
-    except OSError as error:
-        raise NoAnswerError(f"no process can be made: {error.strerror}") from error
-    try:
-        said = _hear(reader, time.monotonic() + seconds)
-    except BaseException:  # the caller's alarm and Ctrl-C, too
-        os.kill(child, signal.SIGKILL)
-        raise
+            os.close(reader)
+            with suppress(ChildProcessError):  # our own parent may have told us to ignore SIGCHLD
+                os.waitpid(child, os.WNOHANG)
     finally:
-        os.close(reader)
-        with suppress(ChildProcessError):  # our own parent may have told us to ignore SIGCHLD
-            os.waitpid(child, os.WNOHANG)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not said.endswith(_END):
         raise NoAnswerError("whoever looked ended before it had an answer")
     return said.removesuffix(_END)
 
 
-def _fork(question: Callable[[], bytes], writer: int, seconds: float) -> int:
-    """Start the child. No signal may reach it while it still has our handlers: they would run our code in it."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+def _start(question: Callable[[], bytes], seconds: float) -> tuple[int, int]:
+    """Start the child, and return it and where to read. No signal may come: it would run our handlers in the child."""
+    pipe: tuple[int, ...] = ()
     try:
+        pipe = reader, writer = os.pipe()
         child = os.fork()
-        if child == 0:
-            _live(question, writer, seconds)
-        return child
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    except OSError as error:
+        for descriptor in pipe:
+            os.close(descriptor)
+        raise NoAnswerError(f"no process can be made: {error.strerror}") from error
+    if child == 0:
+        _live(question, writer, seconds)
+    os.close(writer)
+    return child, reader
 
 
 def _live(question: Callable[[], bytes], writer: int, seconds: float) -> NoReturn:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ..core.errors import describe, printable
-from . import child, namespaces, traces
+from . import child, mountinfo, namespaces, traces
 from .namespaces import Addresses, Mount
 from .node import Node
 from .sight import Sight, content
@@ -22,7 +22,6 @@ from .sight import Sight, content
 CONTAINERD: Final = "/run/k3s/containerd/containerd.sock"  # of RKE2 and K3s
 _ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, even if it has no time or not for us
 _POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
-_PROC: Final = re.compile(rb"^\d+ \d+ \S+ / /proc \S+ .*- proc \S+ (\S+)$", re.MULTILINE)
 
 
 class Living(NamedTuple):
@@ -87,21 +86,23 @@ def _doubt_hidden(sight: Sight, proc: str) -> None:
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            why = _why_hidden(sight.read(f"{proc}/self/mountinfo"))
+            why = _why_hidden(os.fsdecode(sight.read(f"{proc}/self/mountinfo")))
             what = f"{printable(path, quoted=True)}: {error.strerror}"
             sight.doubt("hidden", f"the processes of this machine are hidden from us ({what}): {why}")
 
 
-def _why_hidden(mountinfo: bytes) -> str:
+def _why_hidden(table: str) -> str:
     """Say what to do, by the options that /proc is mounted with. Source: proc(5)."""
-    options = [option for line in _PROC.findall(mountinfo)[-1:] for option in os.fsdecode(line).split(",")]
-    hidden = next((option for option in options if option.startswith("hidepid=")), None)
-    group = next((option.removeprefix("gid=") for option in options if option.startswith("gid=")), None)
+    seen = [mount.options for mount in mountinfo.parse(table) if mount.point == "/proc"][-1:]  # the last covers others
+    options = dict(option.partition("=")[::2] for option in (seen[0] if seen else ()))
+    hidden, group = options.get("hidepid"), options.get("gid")
     if hidden is None:
         return "run where the machine's own /proc is mounted"
     if group is None:
-        return f"/proc is mounted with {hidden}: run with CAP_SYS_PTRACE, or mount it without"
-    return f"/proc is mounted with {hidden}: run with its group {group} (in a unit: SupplementaryGroups={group})"
+        return f"/proc is mounted with hidepid={hidden}: run with CAP_SYS_PTRACE, or mount it without"
+    return (
+        f"/proc is mounted with hidepid={hidden}: run with its group {group} (in a unit: SupplementaryGroups={group})"
+    )
 
 
 def own_room(node: Node) -> str | None:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..core.errors import printable
+from . import mountinfo
 from .sight import Sight
 
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET: the os module has it only since it has setns
 _OURSELVES: Final = "/proc/thread-self"  # never below a root: the kernel tells where we are, and we did enter
-_MOUNT: Final = re.compile(rb"^\d+ \d+ \S+ net:\[(\d+)\] (\S+) ", re.MULTILINE)
-_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+_NAME: Final = re.compile(r"net:\[([0-9]+)\]")
 
 
 class Mount(NamedTuple):
@@ -25,13 +25,10 @@ class Mount(NamedTuple):
 
 
 def mounted(sight: Sight, proc: str) -> list[Mount]:
-    """List the network namespaces that PID 1 sees mounted. Source: proc_pid_mountinfo(5)."""
-    lines = _MOUNT.findall(sight.read(f"{proc}/1/mountinfo"))
-    return [Mount(int(inode), os.fsdecode(_ESCAPE.sub(_character, point))) for inode, point in lines]
-
-
-def _character(escape: re.Match[bytes]) -> bytes:
-    return bytes([int(escape[1], 8) & 0xFF])
+    """List the network namespaces that PID 1 sees mounted."""
+    found = mountinfo.parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
+    names = ((_NAME.fullmatch(mount.root), mount.point) for mount in found if mount.kind == "nsfs")
+    return [Mount(int(name[1]), point) for name, point in names if name]
 
 
 class Addresses:

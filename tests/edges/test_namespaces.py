@@ -62,6 +62,18 @@ def test_a_namespace_is_told_with_the_first_of_its_processes(machine: Machine) -
     assert found.found == {"10.52.0.7": pause}
 
 
+def test_a_namespace_is_read_once_however_many_processes_are_in_it(machine: Machine) -> None:
+    pause, app = machine.process("pause"), machine.process("app")
+    (machine.proc / f"{app}/net/fib_trie").unlink()
+    os.link(machine.proc / f"{pause}/net/fib_trie", machine.proc / f"{app}/net/fib_trie")
+    (machine.proc / f"{app}/net/if_inet6").unlink()
+    (machine.proc / f"{app}/net/if_inet6").symlink_to("if_inet6")  # reading it would be a doubt
+    found = namespaces.Addresses(sight := Sight(caged=True), [])
+    for process in (pause, app):
+        found.look(f"{machine.proc}/{process}/net", process)
+    assert sight.doubts == ()
+
+
 def test_anybodys_namespace_counts(machine: Machine) -> None:
     """Evidence 2 has no trust: a pod may run as any user, in a PID namespace of its own."""
     machine.addresses(process := machine.process("app", user=(1000,) * 4, nspid="7\t1"), "10.52.0.7")
@@ -283,7 +295,7 @@ def test_other_lines_of_mountinfo_are_no_namespaces(machine: Machine, line: str)
 
 def test_an_impossible_escape_in_mountinfo_is_no_crash(machine: Machine) -> None:
     machine.file("proc/1/mountinfo", "43 42 0:4 net:[5] /a\\777b\\9 rw - nsfs nsfs rw\n")
-    assert namespaces.mounted(Sight(caged=False), str(machine.proc)) == [(5, "/a\udcffb\\9")]
+    assert namespaces.mounted(Sight(caged=False), str(machine.proc)) == [(5, "/a\u01ffb\\9")]
 
 
 LOOK = """
