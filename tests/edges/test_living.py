@@ -84,16 +84,17 @@ def test_a_pod_that_starts_while_we_look_is_seen(machine: Machine) -> None:
     starter = os.fork()
     if starter == 0:
         with trie.open("w"):  # the addresses are being read: ids were
-            (machine.proc / f"{later}/cmdline").write_text(f"shim\0-id\0{ID}\0")
+            (machine.proc / f"{later}/cmdline").write_text(f"containerd-shim\0-id\0{ID}\0")
             os.rename(trie, f"{trie}.gone")
         os._exit(0)
     found = look(machine.node, (ID,), (), caged=True)
     os.waitpid(starter, 0)
     assert found.owners == {ID}
+    assert found.pods == (f"pod sandbox {ID[:13]} lives (process {later})",)
 
 
 def test_a_pod_that_ends_while_we_look_was_seen(machine: Machine) -> None:
-    ending = machine.process("shim", "-id", ID)
+    ending = machine.process("containerd-shim", "-id", ID)
     trie = machine.proc / f"{ending}/net/fib_trie"
     trie.unlink()
     os.mkfifo(trie)
@@ -106,6 +107,7 @@ def test_a_pod_that_ends_while_we_look_was_seen(machine: Machine) -> None:
     found = look(machine.node, (ID,), (), caged=True)
     os.waitpid(ender, 0)
     assert found.owners == {ID}
+    assert found.pods == (f"pod sandbox {ID[:13]} lives (process {ending})",)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_a_pod_that_ends_while_we_look_was_seen(machine: Machine) -> None:
         pytest.param(f"/run/netns/netns-{UUID}", False, id="podman"),
         pytest.param("/run/docker/netns/0123456789ab", False, id="Docker"),
         pytest.param("/run/netns/vpn", False, id="an administrator's"),
+        pytest.param(f"/run/netns/{UUID}-vpn", False, id="a name that begins so"),
         pytest.param("/run/netns/not-cni-1", False, id="a name that ends so"),
         pytest.param("/run/containerd-x/ns", False, id="beside containerd's state"),
     ],

@@ -116,6 +116,7 @@ def test_nerdctl_writes_its_namespace_before_the_id(machine: Machine) -> None:
         pytest.param("a-long-name-abc", "/run/a-long-name-abc/sock", id="a name with hyphens and a short end"),
         pytest.param("6b1d2c3e-0000-4000-8000-0123456789ab", "-uuid=6b1d2c3e-0000-4000-8000-0123456789ab", id="a UUID"),
         pytest.param("twelve-chars", "(twelve-chars)", id="just long enough"),
+        pytest.param("(" * 12, "(" * 12, id="nothing that a pattern would take"),
     ],
 )
 def test_an_owner_of_another_form_is_sought_as_it_is(machine: Machine, owner: str, known_by: str) -> None:
