@@ -213,6 +213,8 @@ def test_a_signal_that_the_parent_blocked_or_ignored_ends_the_child() -> None:
 
 
 def test_an_alarm_of_the_caller_ends_the_wait_and_the_child(fifo: Path) -> None:
+    """In a process with one thread, as ours is: here another thread may take the signal, and the wait goes on."""
+
     def handler(number: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
@@ -220,9 +222,12 @@ def test_an_alarm_of_the_caller_ends_the_wait_and_the_child(fifo: Path) -> None:
         os.kill(os.getppid(), signal.SIGALRM)
         return hang(fifo)
 
-    with handled(signal.SIGALRM, handler), pytest.raises(TimeoutError):
-        child.ask(alarming)
-    assert _endings() <= {signal.SIGKILL}
+    def asking() -> bytes:
+        with handled(signal.SIGALRM, handler), pytest.raises(TimeoutError):
+            child.ask(alarming)
+        return repr(sorted(_endings())).encode()
+
+    assert child.ask(asking) in (b"[]", b"[9]")
 
 
 def test_a_child_holds_nothing_open_but_its_pipe(tmp_path: Path) -> None:
@@ -306,9 +311,14 @@ def _its_pipe() -> int:
 def _endings() -> set[int]:
     """Wait for all children that are left, and return by which signals they ended."""
     found = set()
+    deadline = time.monotonic() + 10
     with suppress(ChildProcessError):
-        while True:
-            found.add(os.WTERMSIG(os.waitpid(-1, 0)[1]))
+        while time.monotonic() < deadline:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if process:
+                found.add(os.WTERMSIG(status))
+            os.sched_yield()
+        found.add(signal.SIGSTOP)  # one that nobody ended
     return found - {0}
 
 
