@@ -166,7 +166,7 @@ def locked(data: int, name: str, *, create: bool = False, patience: float = 0, r
 
 @contextmanager
 def _lock(network: int, create: int, patience: float) -> Iterator[None]:
-    flags = os.O_RDWR | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
+    flags = os.O_RDONLY | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
     lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
     try:
         with within(patience) if patience else nullcontext():
