@@ -24,12 +24,13 @@ from .core.model import (
     Reset,
     Result,
     State,
+    Step,
     Verdict,
 )
 from .core.outcome import conclude
 from .core.plan import draw_up
 from .core.verdict import judge
-from .edges import config, guard, leases, marker, record, setaside, shelf
+from .edges import config, leases, marker, record
 from .edges.journald import Journal
 from .edges.lock import only_one
 from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
@@ -108,12 +109,16 @@ def _clear(
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
         found = leases.survey(node, settings)
         steps = draw_up(judgement.verdict, found.networks, settings)
-        reset = Reset()
-        if steps:
-            reset = setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
+        reset = _set_aside(steps, node, settings, boot_id, manager) if steps else Reset()
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)
+
+
+def _set_aside(steps: tuple[Step, ...], node: Node, settings: Config, boot_id: BootId, manager: Manager) -> Reset:
+    from .edges import guard, setaside  # a boot of which nothing is due does not pay for them
+
+    return setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
 
 
 def _record(node: Node, outcome: Outcome) -> Outcome:
@@ -141,6 +146,8 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
 
 
 def _prune(node: Node, settings: Config, journal: Journal) -> None:
+    from .edges import shelf
+
     try:
         shelf.prune(node, settings)
     except OSError as error:

@@ -86,8 +86,7 @@ if sys.version_info >= (3, 14):
 OF_OURS = """
     cli service core edges
     core.errors core.events core.model core.outcome core.plan core.verdict
-    edges.config edges.durable edges.guard edges.journald edges.leases edges.living edges.lock edges.marker edges.node
-    edges.record edges.setaside edges.shelf edges.systemd
+    edges.config edges.durable edges.journald edges.leases edges.lock edges.marker edges.node edges.record edges.systemd
 """
 
 
