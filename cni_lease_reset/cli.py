@@ -16,7 +16,8 @@ from .core.errors import (
     describe,
     printable,
 )
-from .core.model import Entry, Result
+from .core.events import Entry
+from .core.model import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Inspector, Manager, NoSystemd, Systemd
@@ -78,12 +79,10 @@ def _run(options: "argparse.Namespace") -> int:
             return _boot(node._replace(rehearsal=options.dry_run), systemd)
         case "shutdown":
             return _shutdown(node, systemd, force=options.force)
-        case "recover" if options.worker is not None:
-            return _work(node, tuple(options.worker))
         case "recover":
-            return _recover(node, systemd, dry_run=options.dry_run, yes=options.yes)
+            return _recover(node, options)
         case "restore":
-            return _restore(node, systemd, options.reset)
+            return _restore(node, options.reset)
         case "status":
             return _status(node, systemd, options)
         case "history":
@@ -146,22 +145,27 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     return os.EX_OK
 
 
-def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
-    from .commands import recover, transient
+def _recover(node: Node, options: "argparse.Namespace") -> int:
+    from .commands import recover
 
-    found = recover.look(node, manager)
-    if dry_run or not found.cleared:
-        _answer(recover.as_text(found))
+    if options.crowded and recover.none_is_crowded(node):
+        print("max_kept_leases is null: no network counts as crowded.")
         return os.EX_OK
-    print(recover.as_text(found), end="")
-    if not yes:
-        if not _confirmed():
-            raise RefusedError("nothing was changed")
-        found = recover.look(node, manager)  # somebody may have thought for long
-    if node.is_this_machine:
-        return transient.start(node, Systemd(), found.units, _say)
-    recover.work(node, manager, Journal(node), _say)
-    return os.EX_OK
+    attended = not (options.yes and options.crowded)
+    if attended:
+        seen = recover.look(node, crowded=options.crowded)
+        print(recover.as_text(seen), end="", flush=True)
+        doubt = recover.doubt(seen)
+        if doubt is not None:
+            raise RefusedError(f"nothing was changed: {doubt}")
+        if options.dry_run or not recover.leaked(seen):
+            return os.EX_OK
+    if not (options.yes or _confirmed()):
+        raise RefusedError("nothing was changed")
+    failure = recover.work(node, Journal(node), _say, crowded=options.crowded)
+    if failure is not None and attended:
+        raise failure
+    return os.EX_OK if failure is None else failure.status
 
 
 def _confirmed() -> bool:
@@ -177,23 +181,10 @@ def _say(line: str) -> None:
     print(line, flush=True)  # somebody watches
 
 
-def _work(node: Node, units: tuple[str, ...]) -> int:
-    """Do the work of ``recover`` in its transient unit; the last line tells whoever watches how it ended."""
-    from .commands import transient
-
-    def run() -> int:
-        transient.work_in_unit(node, Systemd(), Journal(node), units, _say)
-        return os.EX_OK
-
-    status = _status_of(run)
-    _say(transient.last_words(units, status))
-    return status
-
-
-def _restore(node: Node, manager: Manager, reset: str) -> int:
+def _restore(node: Node, reset: str) -> int:
     from .commands import restore
 
-    _answer(restore.restore(node, manager, Journal(node), reset))
+    _answer(restore.restore(node, Journal(node), reset))
     return os.EX_OK
 
 

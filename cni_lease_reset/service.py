@@ -109,16 +109,17 @@ def _clear(
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
         found = leases.survey(node, settings)
         steps = draw_up(judgement.verdict, found.networks, settings)
-        reset = _set_aside(steps, node, settings, boot_id, manager) if steps else Reset()
+        reset = _set_aside(node, boot_id, steps, settings, manager) if steps else Reset()
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)
 
 
-def _set_aside(steps: tuple[Step, ...], node: Node, settings: Config, boot_id: BootId, manager: Manager) -> Reset:
-    from .edges import guard, setaside  # a boot of which nothing is due does not pay for them
+def _set_aside(node: Node, boot_id: BootId, steps: tuple[Step, ...], settings: Config, manager: Manager) -> Reset:
+    from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
 
-    return setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
+    onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
+    return setaside.set_aside(steps, onto, lambda due: guard.rule(node, settings, manager, due))
 
 
 def _record(node: Node, outcome: Outcome) -> Outcome:

@@ -27,6 +27,7 @@ from . import mounts, rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
+_LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
     Result.REFUSED: "Reboot when it suits you.",
@@ -66,7 +67,7 @@ def of_boot(boot_id: BootId | None, noted: record.Record, due: str | None) -> It
     if outcome is None:
         yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:
-        yield from (remark.text for remark in outcome.remarks if remark.about is About.MARKER_STUCK)
+        yield from (remark.text for remark in outcome.remarks if remark.about in _LASTING)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
     elif outcome is not None and outcome.result is Result.MISCONFIGURED:

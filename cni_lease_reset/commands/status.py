@@ -1,11 +1,13 @@
 """What ``status`` shows: how the last boot ended, what this boot did, and how things stand. Changes nothing."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
+from ..core.fate import Fate, sort_out
 from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
@@ -89,25 +91,25 @@ def _settings(node: Node, unread: list[str]) -> Config:
 def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
     if not survey.networks:
         return ()
-    seen = _try(lambda: living.look(node), None, unread)
-    if seen is not None and seen.doubt is not None:
-        unread.append(f"whose the leases are: {seen.doubt}")
     sizes = pools.read(node, settings)
     unread += sizes.unread
     with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple(_stock(data, each, seen, sizes, unread) for each in survey.networks)
+        return tuple(_stock(node, data, each, sizes, unread) for each in survey.networks)
 
 
-def _stock(data: int, network: Network, seen: living.Sandboxes | None, sizes: pools.Pools, unread: list[str]) -> Stock:
-    found = [lease for lease, _ in leases.inventory(data, network.name)]
+def _stock(node: Node, data: int, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
+    found = leases.inventory(data, network.name)
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network.name, [lease.address for lease in found])
-    if seen is None or seen.doubt is not None:
+    seen = living.whose(node, found, lenient=True)
+    if seen.doubts:
+        unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)
         return Stock(network, pools=room)
-    live = sum(lease.owner in seen.alive for lease in found)
-    return Stock(network, live, sum(lease.is_leaked(seen.alive) for lease in found), room)
+    fates = list(sort_out(found, seen, now=time.time(), uptime=node.uptime()).values())
+    leaked = fates.count(Fate.LEAKED)
+    return Stock(network, sum(fate.lives for fate in fates), leaked, room)
 
 
 def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:

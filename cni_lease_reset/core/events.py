@@ -1,12 +1,21 @@
 """Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import printable
-from .model import UNIT, About, Entry, Outcome, Remark, Reset, Result, Verdict
+from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+
+
+class Entry(NamedTuple):
+    """A journal entry as data."""
+
+    message_id: str
+    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
+    message: str
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class MessageId(StrEnum):
@@ -30,6 +39,8 @@ class MessageId(StrEnum):
     RECOVERED = "b94d2e7c1f6a4380a5d3c8e1f7b09216"
     NOT_RECOVERED = "3f8a6c0d9e2b4571b7e4f1a8c5d36017"
     RESTORED = "d05b7f3e8c9a4126938f2d6b1e4c7a18"
+    LEASE_STUCK = "2c7e9a4f1b6d4835a1c0f8d3e5b72619"
+    NO_RUNTIME = "8b1f6d3a9c5e4270b4e7a2c9d0f18320"
 
 
 _LEAD: Final = {
@@ -157,9 +168,10 @@ def not_recovered(why: str) -> Entry:
     return _entry(MessageId.NOT_RECOVERED, _WARNING, f"Not recovered: {why}")
 
 
-def restored(reset: str, *, back: int, left: int) -> Entry:
-    """Write down what ``restore`` put back."""
-    why = ", for their addresses have leases now" if left else ""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left{why}."
+def restored(reset: str, *, back: int, left: int, why: str) -> Entry:
+    """Write down what ``restore`` put back, and why not all, where something failed."""
+    taken = ", for their addresses have leases now" if left else ""
+    failed = f"; not all could be: {why}" if why else ""
+    text = f"Restored: {leases(back)} of {reset} put back, {left} left{taken}{failed}."
     fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return _entry(MessageId.RESTORED, _NOTICE, text, fields)
+    return _entry(MessageId.RESTORED, _WARNING if why else _NOTICE, text, fields)

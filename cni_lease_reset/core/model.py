@@ -75,7 +75,13 @@ class Config(NamedTuple):
     data_dir: str = "/var/lib/cni/networks"
     clear_when: ClearWhen = ClearWhen.UNCLEAN
     max_kept_leases: int | None = 110
-    runtime_units: tuple[str, ...] = ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
+    runtime_units: tuple[str, ...] = (
+        "rke2-server.service",
+        "rke2-agent.service",
+        "k3s.service",
+        "k3s-agent.service",
+        "kubelet.service",
+    )
     keep_resets: int = 3
 
 
@@ -103,12 +109,9 @@ class Lease(NamedTuple):
     """One lease as it lies on the disk."""
 
     address: str
-    owner: str | None  # a container id; None where the lease is torn, or too long to be one of host-local's
+    owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
     torn: bool
-
-    def is_leaked(self, living: frozenset[str]) -> bool:
-        """Whether nobody who lives owns it; what is no lease of host-local's is nobody's to judge."""
-        return self.torn or (self.owner is not None and self.owner not in living)
+    written: float = 0.0  # seconds since 1970
 
 
 class Trouble(NamedTuple):
@@ -132,7 +135,6 @@ class Selection(StrEnum):
 
     ALL = "all"
     TORN = "torn"
-    LEAKED = "leaked"  # torn, or owned by a container that does not live
 
 
 class Step(NamedTuple):
@@ -141,7 +143,6 @@ class Step(NamedTuple):
     network: str
     selection: Selection
     why: str
-    living: frozenset[str] = frozenset()  # container ids, for LEAKED
 
 
 class About(StrEnum):
@@ -151,6 +152,8 @@ class About(StrEnum):
     WITHOUT_DBUS = "without-dbus"
     NETWORK_SKIPPED = "network-skipped"
     NETWORK_UNLISTED = "network-unlisted"
+    LEASE_STUCK = "lease-stuck"
+    NO_RUNTIME = "no-runtime"
     IGNORED = "ignored"
 
 
@@ -161,12 +164,29 @@ class Remark(NamedTuple):
     text: str
 
 
+class Ruling(NamedTuple):
+    """What a guard says of the leases that are due."""
+
+    refusal: str | None = None  # why none of them may go
+    spared: frozenset[str] = frozenset()  # addresses of those that stay
+    remarks: tuple[Remark, ...] = ()  # what was survived in asking
+
+
+class Stuck(NamedTuple):
+    """A lease that could not be moved, while others of its network could."""
+
+    network: str
+    address: str
+    why: str
+
+
 class Reset(NamedTuple):
     """What was set aside, and where: lease counts by network."""
 
     name: str | None = None  # the folder under set-aside/; None where nothing was moved
     cleared: tuple[tuple[str, int], ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    stuck: tuple[Stuck, ...] = ()
     refusal: str | None = None  # why the guard said no
     remarks: tuple[Remark, ...] = ()
 
@@ -227,12 +247,3 @@ class Outcome(NamedTuple):
     def torn(self) -> int:
         """Leases found torn; those due were set aside with the others."""
         return sum(network.torn for network in self.networks)
-
-
-class Entry(NamedTuple):
-    """A journal entry as data."""
-
-    message_id: str
-    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
-    message: str
-    fields: tuple[tuple[str, str], ...] = ()

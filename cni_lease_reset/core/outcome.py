@@ -65,6 +65,10 @@ def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
 
 
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
+    stuck = [
+        Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
+        for each in reset.stuck
+    ]
     skipped = [
         Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
         for each in (*found.troubles, *reset.troubles)
@@ -76,4 +80,4 @@ def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...
         for each in found.unlisted
         if is_crowded(each, settings.max_kept_leases)
     ]
-    return (*skipped, *crowded)
+    return (*stuck, *skipped, *crowded)

@@ -8,7 +8,8 @@ import socket
 import sys
 from typing import Final, TextIO
 
-from ..core.model import LEASE_RESET, Entry
+from ..core.events import Entry
+from ..core.model import LEASE_RESET
 from .node import Node
 
 SOCKET: Final = "/run/systemd/journal/socket"

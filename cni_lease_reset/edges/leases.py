@@ -9,13 +9,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from typing import Final
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Selection, Step, Survey, Trouble
+from ..core.model import Config, Lease, Network, Selection, Survey, Trouble
 from . import durable
+from .alarm import TooLongError, within
 from .node import Node
 
 _LOCK: Final = "lock"
@@ -67,7 +68,8 @@ def not_a_network(name: str) -> Trouble:
 def count(network: int, name: str) -> Network:
     """Count the leases of an open network directory, by address family and state."""
     inet = inet6 = torn_inet = torn_inet6 = 0
-    for address, torn in _states(network):
+    for address, content, _ in _contents(network):
+        torn = _is_torn(content)
         if ":" in address:
             inet6 += 1
             torn_inet6 += torn
@@ -77,67 +79,50 @@ def count(network: int, name: str) -> Network:
     return Network(name, inet, inet6, torn_inet, torn_inet6)
 
 
-def names(network: int, step: Step) -> list[str]:
-    """List the leases of an open network directory that a step means."""
-    match step.selection:
-        case Selection.ALL:
-            return _names(network)
-        case Selection.TORN:
-            return [address for address, torn in _states(network) if torn]
-    return [lease.address for lease in read(network) if lease.is_leaked(step.living)]
-
-
 def _names(network: int) -> list[str]:
     with os.scandir(network) as entries:
         return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
 
 
-def _contents(network: int) -> Iterator[tuple[str, bytes | None]]:
-    """Yield each lease's address and content, ``None`` where that cannot be read; what a DEL removes is left out."""
+def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
+    """Yield each lease's address, content and time; what a DEL removes meanwhile is left out.
+
+    The content is ``None`` where it cannot be read: the error is that lease's, and the others go on.
+    """
     for name in _names(network):
         try:
-            yield name, durable.content(network, name, _LIMIT + 1)
+            yield name, *durable.content(network, name, _LIMIT + 1)
         except FileNotFoundError:
             continue
         except OSError as error:
             if error.errno not in OF_ONE_LEASE:
                 raise
-            yield name, None
+            yield name, None, 0.0
 
 
-def _states(network: int) -> Iterator[tuple[str, bool]]:
-    """Yield each lease and whether it is torn."""
-    return ((name, _is_torn(content)) for name, content in _contents(network))
+def read(network: int, selection: Selection = Selection.ALL) -> tuple[Lease, ...]:
+    """Read the leases of an open network directory that a selection means."""
+    found = (parse(*each) for each in _contents(network))
+    return tuple(found if selection is Selection.ALL else (lease for lease in found if lease.torn))
 
 
-def read(network: int) -> Iterator[Lease]:
-    """Read each lease."""
-    return (parse(name, content) for name, content in _contents(network))
+def inventory(data: int, name: str) -> tuple[Lease, ...]:
+    """Read a network's leases in the order of their addresses."""
+    with durable.opened(data, name) as network:
+        return in_order(read(network))
 
 
-def inventory(data: int, name: str) -> tuple[tuple[Lease, float], ...]:
-    """Read a network's leases in the order of their addresses, each with when it was written, in seconds."""
-    network = durable.subdirectory(data, name)
-    try:
-        found = [(lease, _written(network, lease.address)) for lease in read(network)]
-    finally:
-        os.close(network)
-    return tuple(sorted(found, key=lambda each: (":" in each[0].address, packed(each[0].address))))
+def in_order(found: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """Sort leases by their addresses."""
+    return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 
-def _written(network: int, name: str) -> float:
-    try:
-        return os.stat(name, dir_fd=network, follow_symlinks=False).st_mtime
-    except FileNotFoundError:  # a DEL came in between
-        return 0.0
-
-
-def parse(name: str, content: bytes | None) -> Lease:
+def parse(address: str, content: bytes | None, written: float) -> Lease:
     """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface."""
-    if content is None or len(content) > _LIMIT:
-        return Lease(name, owner=None, torn=False)
     torn = _is_torn(content)
-    return Lease(name, None if torn else os.fsdecode(content.partition(b"\n")[0].strip()), torn)
+    if content is None or torn or len(content) > _LIMIT:
+        return Lease(address, None, torn, written)
+    return Lease(address, os.fsdecode(content.partition(b"\n")[0].strip()), torn, written)
 
 
 def _is_torn(content: bytes | None) -> bool:
@@ -160,38 +145,35 @@ def packed(address: str) -> bytes:
 
 
 @contextmanager
-def locked(data: int, name: str, *, create: bool = False, rehearsal: bool = False) -> Iterator[int]:
-    """Open a network and hold host-local's own lock on it, without waiting; yields the directory's descriptor.
+def locked(data: int, name: str, *, create: bool = False, patience: float = 0, rehearse: bool = False) -> Iterator[int]:
+    """Open a network and hold host-local's own lock on it; yields the directory's descriptor.
 
-    A rehearsal only sees whether the lock can be had. Raises ``BlockingIOError`` while a plugin holds it, and
-    ``OSError`` where there is no such directory.
+    Waits ``patience`` seconds for the lock; a rehearsal only sees whether it can be had. Raises ``BlockingIOError``
+    while a plugin holds it, and ``OSError`` where there is no such directory.
     """
     network = durable.subdirectory(data, name, create=create)
     try:
-        lock = _lock(network, create=not rehearsal)
-        try:
-            if rehearsal and lock is not None:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+        if rehearse:
+            with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
+                pass
             yield network
-        finally:
-            if lock is not None:
-                os.close(lock)
+        else:
+            with _lock(network, os.O_CREAT, patience):  # as host-local does; and it is never removed
+                yield network
     finally:
         os.close(network)
 
 
-def _lock(network: int, *, create: bool) -> int | None:
-    """Take host-local's lock, made where missing, as host-local does, and never removed."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
+@contextmanager
+def _lock(network: int, create: int, patience: float) -> Iterator[None]:
+    flags = os.O_RDONLY | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
+    lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
     try:
-        lock = os.open(_LOCK, flags | (os.O_CREAT if create else 0), 0o750, dir_fd=network)
-    except (FileNotFoundError, PermissionError):
-        if create:
-            raise
-        return None  # not there, or not for us to look at
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with within(patience) if patience else nullcontext():
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patience else fcntl.LOCK_NB))
+        yield
+    except TooLongError as error:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), _LOCK) from error
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
         os.close(lock)
-        raise
-    return lock

@@ -28,15 +28,18 @@ def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
         return
     with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
         _lock(state)
-        _keep_to_ourselves(state)
-        yield
+        try:
+            _keep_to_ourselves(state)
+            yield
+        finally:
+            fcntl.flock(state, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
 
 
 def _lock(state: int) -> None:
     try:
         fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        raise BusyError("another cni-lease-reset is at work, try again") from error
 
 
 def _keep_to_ourselves(state: int) -> None:

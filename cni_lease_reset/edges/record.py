@@ -1,6 +1,7 @@
 """What this boot did, kept under /run: that ``boot`` ran under this kernel, and what came of it."""
 
 import json
+import os
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
@@ -57,6 +58,18 @@ def begin(node: Node, boot_id: BootId) -> None:
 def finish(node: Node, outcome: Outcome) -> None:
     """Record what came of it. Raises ``OSError``."""
     _write(node, as_json(outcome))
+
+
+def first_time(node: Node, what: str) -> bool:
+    """Whether this is said for the first time under this kernel, as far as /run remembers."""
+    try:
+        with durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
+            os.close(os.open(what, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory))
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
 
 
 def _write(node: Node, record: dict[str, object]) -> None:

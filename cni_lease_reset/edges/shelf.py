@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -15,6 +16,7 @@ from .node import Node, set_aside_directory
 _RESET: Final = r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
 REHEARSED: Final = "a new reset"  # its number and time are made with it
+_OF_ONE_BOOT: Final = 20
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
 
@@ -25,17 +27,18 @@ class Shelf:
     """
 
     def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str) -> None:
-        self._node, self._config, self._boot_id, self._reason = node, config, boot_id, reason
+        self.node, self.config = node, config
+        self._boot_id, self._reason = boot_id, reason
         self.name: str | None = None
         self.remarks: tuple[Remark, ...] = ()
 
     def folder(self, network: str, stack: ExitStack) -> int:
         """Make the folder for a network's leases and return its descriptor, closed with the stack."""
-        if self._node.rehearsal:
+        if self.node.rehearsal:
             self.name = REHEARSED
             return -1
-        path = set_aside_directory(self._config.data_dir)
-        above = stack.enter_context(durable.directory(path, root=self._node.root, create=True))
+        path = set_aside_directory(self.config.data_dir)
+        above = stack.enter_context(durable.directory(path, root=self.node.root, create=True))
         if self.name is None:
             self.name = _new_reset(above, self._boot_id)
             self._explain(above, self.name)
@@ -44,7 +47,7 @@ class Shelf:
 
     def move(self, lease: str, network: int, folder: int) -> None:
         """Move one lease from an open network to its folder."""
-        if not self._node.rehearsal:
+        if not self.node.rehearsal:
             os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
 
     def _explain(self, above: int, name: str) -> None:
@@ -71,6 +74,15 @@ def resets(above: int) -> list[str]:
     return sorted((name for name in os.listdir(above) if re.fullmatch(_RESET, name)), key=number_of)
 
 
+def listing(node: Node, config: Config) -> list[str]:
+    """List the resets of a configuration's data directory, oldest first; none where nothing was ever set aside."""
+    try:
+        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+            return resets(above)
+    except FileNotFoundError:
+        return []
+
+
 def number_of(reset: str) -> int:
     """Return the number that a reset's name begins with."""
     return int(reset.partition("-")[0])
@@ -85,7 +97,7 @@ def reason(reset: int) -> str:
 
 
 def prune(node: Node, config: Config) -> None:
-    """Remove the resets beyond the newest ``keep_resets``, oldest first, at most :data:`MOST_REMOVED` files.
+    """Remove the resets of all but the newest ``keep_resets`` boots, oldest first, at most :data:`MOST_REMOVED` files.
 
     The last act of whoever made one. Those without a lease do not count and go, too: a boot that fails time and again
     must not cost older evidence. Raises ``OSError`` at the first thing that cannot be removed.
@@ -96,10 +108,22 @@ def prune(node: Node, config: Config) -> None:
     with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
         found = resets(above)
         empty = [reset for reset in found if size(above, reset) == 0]
-        for reset in [reset for reset in found if reset not in empty][: -config.keep_resets]:
+        for reset in outdated([reset for reset in found if reset not in empty], config.keep_resets):
             budget = _remove(above, reset, budget)
         for reset in empty:
             discard(above, reset)
+
+
+def outdated(found: Sequence[str], boots: int) -> list[str]:
+    """List those of some resets, oldest first, that need not stay; a reset's name ends in the id of its boot.
+
+    Of one boot the first and the newest stay: a ``recover`` every hour must not cost what the boot itself set aside.
+    """
+    by_boot: dict[str, list[str]] = {}  # newest first, boots and their resets
+    for reset in reversed(found):
+        by_boot.setdefault(reset.rpartition("-")[2], []).append(reset)
+    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:_OF_ONE_BOOT], of_boot[-1])}
+    return [reset for reset in found if reset not in kept]
 
 
 def size(above: int, reset: str) -> int:

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
-
-from ..core.errors import RefusedError
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
-SECONDS: Final = 5.0  # for D-Bus, and again for systemctl
+SECONDS: Final = 3.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
-_SYSTEMD_RUN: Final = "/usr/bin/systemd-run"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
+_UNIT: Final = b"org.freedesktop.systemd1.Unit"
+_LEFT: Final = b"InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
+_STARTING: Final = ("initializing", "starting")
 _SHUTDOWN: Final = "shutdown.target"
 
 T = TypeVar("T")
+_Plain: TypeAlias = tuple[list[tuple[str, bool, bool]], bool]  # a Runtime that fits through a pipe
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -27,23 +27,31 @@ class Answer(NamedTuple, Generic[T]):
     remark: str | None = None
 
 
-class TransientUnit(NamedTuple):
-    """A oneshot unit that lives as long as its command; see systemd.service(5)."""
+class Unit(NamedTuple):
+    """A unit of the runtime."""
 
-    name: str
-    description: str
-    before: tuple[str, ...]
-    command: tuple[str, ...]
-    afterwards: tuple[str, ...]  # ExecStopPost=: runs however the command ended
-    output: str  # a file
-    seconds: int  # how long the command may take
+    state: str  # its ActiveState; a unit that does not exist is ``inactive``
+    exists: bool
+    has_run: bool  # since this kernel started, as far as systemd remembers
+
+
+class Runtime(NamedTuple):
+    """The units asked for, in that order."""
+
+    units: tuple[Unit, ...]
+    starting: bool  # systemd has not finished its first transaction: this is the boot itself
+
+    @property
+    def is_known(self) -> bool:
+        """Whether one of them is on this node at all."""
+        return any(unit.exists for unit in self.units)
 
 
 class Manager(Protocol):
     """The two questions that we have for systemd."""
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-        """Tell each unit's ActiveState; a unit that does not exist is ``inactive``."""
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        """Tell whether these units are up, and whether they ever were."""
         ...
 
     def going_down(self) -> Answer[bool]:
@@ -59,28 +67,12 @@ class Inspector(Protocol):
         ...
 
 
-class Operator(Manager, Protocol):
-    """What ``recover`` asks of it besides."""
-
-    def stop(self, units: Sequence[str]) -> None:
-        """Stop units and wait until they are down. Raises :class:`RefusedError`."""
-        ...
-
-    def start(self, unit: TransientUnit) -> None:
-        """Start a transient unit, without waiting for its end. Raises :class:`RefusedError`."""
-        ...
-
-    def at_work(self, unit: str) -> bool | None:
-        """Tell whether a unit runs, or has a job that waits; ``None`` where nobody can tell."""
-        ...
-
-
 class NoSystemd:
     """A tree under ``--root``: no systemd runs there."""
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-        """Every unit is inactive, for nothing runs."""
-        return Answer(dict.fromkeys(units, "inactive"))
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        """Nothing runs, and nothing ran."""
+        return Answer(Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True))
 
     def going_down(self) -> Answer[bool]:
         """Nobody can tell."""
@@ -94,9 +86,13 @@ class NoSystemd:
 class Systemd:
     """The systemd of this machine."""
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
         """Ask for all units in one call; loading unit objects would parse 65 kB of XML for each."""
-        return _ask(lambda: _bus_unit_states(units), lambda: _systemctl_unit_states(units))
+        answer = _ask(lambda: _bus_runtime(units), lambda: _systemctl_runtime(units))
+        if answer.value is None:
+            return Answer(None, answer.remark)
+        found, starting = answer.value
+        return Answer(Runtime(tuple(Unit(*each) for each in found), starting), answer.remark)
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
@@ -106,62 +102,61 @@ class Systemd:
         """Ask for one property; systemd loads the unit if need be."""
         return _ask(lambda: _bus_before(unit), lambda: _systemctl_before(unit))
 
-    def stop(self, units: Sequence[str]) -> None:
-        """Stop them with ``systemctl``, which waits for the jobs; its own error is the reason."""
-        import subprocess
-
-        done = subprocess.run([_SYSTEMCTL, "stop", "--", *units], stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            raise RefusedError(f"{', '.join(units)} cannot be stopped: {done.stderr.strip()}")
-
-    def start(self, unit: TransientUnit) -> None:
-        """Start it over D-Bus, or with ``systemd-run`` where D-Bus does not answer."""
-        try:
-            _bus_start(unit)
-        except _NoAnswerError:
-            _run_start(unit)
-
-    def at_work(self, unit: str) -> bool | None:
-        """A unit that waits for another one's stop is inactive and has a job."""
-        return _ask(lambda: _bus_at_work(unit), lambda: _systemctl_at_work(unit)).value
-
 
 class _NoAnswerError(Exception):
     """Nobody is there, or takes too long."""
 
 
 def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
+    """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+
+    D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
+    """
+    import marshal
+
+    from . import child  # only a boot that asks pays for it
+
     try:
-        return Answer(bus())
-    except _NoAnswerError as error:
-        silent = str(error)
+        value, silent = marshal.loads(child.ask(lambda: _told(bus), seconds=SECONDS))
+    except child.LateError:
+        value, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+    except child.NoAnswerError as error:
+        value, silent = None, f"D-Bus cannot be asked ({error})"
+    if value is not None:
+        return Answer(value)
     try:
         return Answer(systemctl(), f"{silent}; asked systemctl instead")
     except _NoAnswerError as error:
         return Answer(None, f"{silent}; {error}")
 
 
+def _told(question: Callable[[], T]) -> bytes:
+    """Answer a question, or say why not, so that it fits through a pipe."""
+    import marshal
+
+    try:
+        return marshal.dumps((question(), ""))  # type: ignore[arg-type]  # all that we ask has plain answers
+    except _NoAnswerError as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
+        why = f"pystemd fails ({type(error).__name__}: {error})"
+    return marshal.dumps((None, why))
+
+
 @contextmanager
 def _bus() -> "Iterator[DBus]":
-    """Open the system bus, for at most ``SECONDS``; a bus that accepts and never answers would block for 90."""
-    import signal
-
+    """Open the system bus."""
     _stand_in_for_the_package()
     try:
         from pystemd.dbusexc import DBusBaseError
         from pystemd.dbuslib import DBus
     except ImportError as error:
         raise _NoAnswerError(f"pystemd cannot be imported ({error})") from error
-    before = signal.signal(signal.SIGALRM, _too_long)
     try:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         with DBus() as bus:
             yield bus
     except DBusBaseError as error:
         raise _NoAnswerError(f"D-Bus cannot be reached ({error})") from error
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _stand_in_for_the_package() -> None:
@@ -177,12 +172,11 @@ def _stand_in_for_the_package() -> None:
         sys.modules["pystemd"] = package
 
 
-def _too_long(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _NoAnswerError(f"D-Bus did not answer within {SECONDS:.0f} s")
-
-
 def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
-    """Ask for units, loaded or not: (name, …, ActiveState, …, job id, …), see org.freedesktop.systemd1(5)."""
+    """Ask for units, loaded or not: (Id, …, LoadState, ActiveState, …, path, job id, …), in the order asked for.
+
+    Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
+    """
     from pystemd.dbuslib import apply_signature
 
     names = apply_signature(b"as", [[unit.encode() for unit in units]])
@@ -190,9 +184,13 @@ def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
     return reply
 
 
-def _bus_unit_states(units: Sequence[str]) -> dict[str, str]:
+def _bus_runtime(units: Sequence[str]) -> _Plain:
     with _bus() as bus:
-        return {row[0].decode(): row[3].decode() for row in _bus_units(bus, units)}
+        found = [
+            (row[3].decode(), row[2] == b"loaded", bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT, b"t") != 0)
+            for row in _bus_units(bus, units)
+        ]
+        return found, bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode() in _STARTING
 
 
 def _bus_going_down() -> bool:
@@ -208,7 +206,7 @@ def _systemctl(*arguments: str) -> list[str]:
 
     command = [_SYSTEMCTL, "show", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
     except FileNotFoundError as error:
         raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
@@ -218,10 +216,13 @@ def _systemctl(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _systemctl_unit_states(units: Sequence[str]) -> dict[str, str]:
+def _systemctl_runtime(units: Sequence[str]) -> _Plain:
     # One block of properties a unit, in the order asked for, with blank lines between.
-    states = [line for line in _systemctl("--property=ActiveState", "--value", "--", *units) if line]
-    return dict(zip(units, states, strict=False))
+    wanted = ("ActiveState", "LoadState", _LEFT.decode())
+    blocks = "\n".join(_systemctl(*(f"--property={each}" for each in wanted), "--", *units)).split("\n\n")
+    values = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+    found = [(each["ActiveState"], each["LoadState"] == "loaded", each[wanted[2]] != "0") for each in values]
+    return found, bool(set(_systemctl("--property=SystemState", "--value")).intersection(_STARTING))
 
 
 def _systemctl_going_down() -> bool:
@@ -235,76 +236,9 @@ def _bus_before(unit: str) -> tuple[str, ...]:
     name = "".join(each if each.isalnum() else f"_{ord(each):02x}" for each in unit)
     path = f"/org/freedesktop/systemd1/unit/{name}".encode()
     with _bus() as bus:
-        units = bus.get_property(_SYSTEMD[0], path, b"org.freedesktop.systemd1.Unit", b"Before", b"as")
+        units = bus.get_property(_SYSTEMD[0], path, _UNIT, b"Before", b"as")
     return tuple(each.decode() for each in units)
 
 
 def _systemctl_before(unit: str) -> tuple[str, ...]:
     return tuple(" ".join(_systemctl("--property=Before", "--value", "--", unit)).split())
-
-
-def _bus_at_work(unit: str) -> bool:
-    with _bus() as bus:
-        return any(row[3].decode() not in DOWN or row[7] for row in _bus_units(bus, [unit]))
-
-
-def _systemctl_at_work(unit: str) -> bool:
-    lines = _systemctl("--property=ActiveState", "--property=Job", "--", unit)
-    # Without a job systemctl prints "Job=", as it does for any property that is not set.
-    return not {f"ActiveState={state}" for state in DOWN}.intersection(lines) or any(
-        line.startswith("Job=") and line not in ("Job=", "Job=0") for line in lines
-    )
-
-
-def _bus_start(unit: TransientUnit) -> None:
-    """Call StartTransientUnit; see org.freedesktop.systemd1(5) for its signature."""
-    with _bus() as bus:
-        from pystemd.dbuslib import apply_signature
-        from pystemd.systemd1.unit_signatures import signature_array
-
-        properties = {
-            b"Description": unit.description.encode(),
-            b"Type": b"oneshot",
-            b"CollectMode": b"inactive-or-failed",
-            b"Before": [name.encode() for name in unit.before],
-            b"TimeoutStartUSec": unit.seconds * 1_000_000,
-            b"ExecStart": [_execution(unit.command)],
-            b"ExecStopPost": [_execution(unit.afterwards)],
-            b"_custom": (b"StandardOutputFileToAppend", b"s", unit.output.encode()),
-        }
-        arguments = apply_signature(b"ss", [unit.name.encode(), b"fail"]) + signature_array(properties)
-        no_other_units = [(ord("a"), b"(sa(sv))"), (-1, None)]
-        bus.call_method(*_SYSTEMD, b"StartTransientUnit", arguments + no_other_units)
-
-
-def _execution(command: Sequence[str]) -> tuple[bytes, list[bytes], bool]:
-    return command[0].encode(), [argument.encode() for argument in command], False
-
-
-def _run_start(unit: TransientUnit) -> None:
-    import subprocess
-
-    properties = (
-        "Type=oneshot",
-        "CollectMode=inactive-or-failed",
-        f"Before={_escaped(unit.before)}",
-        f"TimeoutStartSec={unit.seconds}",
-        f"ExecStopPost={_escaped(unit.afterwards)}",
-        f"StandardOutput=append:{unit.output}",
-    )
-    command = [
-        _SYSTEMD_RUN,
-        "--quiet",
-        "--no-block",
-        f"--unit={unit.name}",
-        f"--description={unit.description}",
-    ]
-    command += [f"--property={each}" for each in properties]
-    done = subprocess.run([*command, "--", *unit.command], stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise RefusedError(f"{unit.name} cannot be started: {done.stderr.strip()}")
-
-
-def _escaped(words: Sequence[str]) -> str:
-    """Join words as systemd splits them; a unit's name may hold a backslash, and nothing else that means something."""
-    return " ".join(words).replace("\\", "\\\\")

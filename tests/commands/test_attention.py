@@ -88,13 +88,20 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
     assert gathered(tree).attention == ("This boot was not judged, see: systemctl status cni-lease-reset",)
 
 
-def test_a_clean_mark_that_could_not_be_used_up_stays_in_sight(tree: Tree) -> None:
+@pytest.mark.parametrize(
+    "lasting",
+    [
+        Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
+        Remark(About.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
+    ],
+    ids=lambda remark: remark.about,
+)
+def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) -> None:
     done(tree)
     outcome = record.read(tree.node)
     assert isinstance(outcome, Outcome)
-    stuck = Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck")
-    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), stuck)))
-    assert gathered(tree).attention == (stuck.text,)
+    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
+    assert gathered(tree).attention == (lasting.text,)
 
 
 def test_without_a_pools_size_the_limit_of_the_setting_counts(tree: Tree) -> None:
@@ -127,7 +134,9 @@ def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
     class Ordered(NoSystemd):
         def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
             assert unit == UNIT
-            return Answer(("rke2-server.service", "rke2-agent.service", "k3s.service", "shutdown.target"))
+            return Answer(
+                ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
+            )
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

@@ -63,6 +63,7 @@ def test_the_metrics_of_now_are_these_and_promtool_has_nothing_to_say(
     service.boot(collected.node, Systemd({"k3s.service": "active"}), journal)
     collected.shim()
     host_local.add(SANDBOX)
+    collected.age()
     text = written(collected)
     assert steady(text) == (GOLDEN / "metrics.prom").read_text()
     assert checked(text) == ""

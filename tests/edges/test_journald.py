@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import OTHER, THIS
 
-from cni_lease_reset.core.model import Entry
+from cni_lease_reset.core.events import Entry
 from cni_lease_reset.edges import journald
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node

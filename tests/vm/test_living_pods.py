@@ -1,5 +1,6 @@
 """Living pods keep their leases, whatever is done to RKE2, to us and to systemd."""
 
+import re
 from pathlib import Path
 
 from conftest import NewNode, drive, install
@@ -83,29 +84,39 @@ def test_04_living_pods_keep_their_leases(node: Node) -> None:
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
         assert f"{RKE2} is active" in verdict.reason
-    with node.scenario("... and RKE2 stopped, processes hidden"), node.untouched_leases():
+    with node.scenario("... and RKE2 stopped: it has been up"), node.untouched_leases():
         node.run(f"systemctl stop {RKE2}; rm -r /run/cni-lease-reset")
         _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
-        assert "pod sandbox" in verdict.reason  # in its cage systemd gives the unit a /proc of its own
+        assert f"{RKE2} has been up since this kernel started" in verdict.reason
+    # Where the runtime has a name that nobody told us, the look for pods alone stands between us and them.
+    node.write(CONFIG, "networks: [k8s-pod-network]\nruntime_units: [another.service]\n")
+    with node.scenario("... RKE2 under another name, processes hidden"), node.untouched_leases():
+        node.run("rm -r /run/cni-lease-reset")
+        _run_by_hand(node)
+        verdict = node.verdict_again()
+        assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
+        assert re.search("pod sandbox|hidden from us", verdict.reason)  # 252 gives the unit a /proc of its own
     with node.scenario("... and without the cage, as root without capabilities"), node.untouched_leases():
         node.run("rm -r /run/cni-lease-reset")
         node.run("systemd-run -q --wait -p CapabilityBoundingSet= cni-lease-reset boot")
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
         assert "hidden from us" in verdict.reason
-    with node.scenario("... and RKE2 stopped, processes visible: shims"), node.untouched_leases():
+    with node.scenario("... and processes visible: shims"), node.untouched_leases():
         node.run("mount -o remount,hidepid=0 /proc; rm -r /run/cni-lease-reset")
         _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
         assert "pod sandbox" in verdict.reason
-    with node.scenario("the boot after all that makes up for it"):
-        node.run("sync")
+    node.write(CONFIG, "networks: [k8s-pod-network]\n")
+    with node.scenario("the boot after all that makes up for it, with /proc mounted hidepid=2,gid=1234"):
+        node.run("echo 'proc /proc proc hidepid=2,gid=1234 0 0' >>/etc/fstab; sync")
         node.power_cut()
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 16, 16)
+        assert "hidepid=" in node.run("findmnt -no OPTIONS /proc"), "it was not mounted so"
         node.nothing_lost()
         assert len(node.pods().started) == 8
 

@@ -1,0 +1,134 @@
+"""Network namespaces: the addresses set in those of processes, and in those that only a mount keeps."""
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from ..core.errors import printable
+from . import mountinfo
+from .sight import Sight
+
+_NETWORK: Final = 0x40000000  # CLONE_NEWNET: the os module has it only since it has setns
+_OURSELVES: Final = "/proc/thread-self"  # never below a root: the kernel tells where we are, and we did enter
+_NAME: Final = re.compile(r"net:\[([0-9]+)\]")
+
+
+class Mount(NamedTuple):
+    """A namespace that a mount keeps, whether processes are in it or not."""
+
+    inode: int
+    point: str  # as PID 1 sees it
+
+
+def mounted(sight: Sight, proc: str) -> list[Mount]:
+    """List the network namespaces that PID 1 sees mounted."""
+    found = mountinfo.parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
+    names = ((_NAME.fullmatch(mount.root), mount.point) for mount in found if mount.kind == "nsfs")
+    return [Mount(int(name[1]), point) for name, point in names if name]
+
+
+class Addresses:
+    """Which of the addresses asked for are set in a namespace, each with a process of it, where it has one."""
+
+    def __init__(self, sight: Sight, wanted: Collection[str]) -> None:
+        self.found: dict[str, int | None] = {}
+        self._sight = sight
+        self._wanted = {address: _as_in_proc(address) for address in wanted}
+        self._keys = frozenset(self._wanted.values())
+        self._seen: set[int] = set()  # inode numbers of fib_trie: one within a namespace, different between two
+
+    def look(self, net: str, process: int | None) -> None:
+        """Look into the namespace that a ``/proc/<pid>/net`` shows, unless that was done."""
+        trie = f"{net}/fib_trie"
+        try:
+            inode = os.stat(trie).st_ino
+            if inode in self._seen:
+                return
+            local = self._keys & (self._inet(trie) | self._inet6(f"{net}/if_inet6"))
+            for address, key in self._wanted.items() if local else ():
+                if key in local:
+                    self.found.setdefault(address, process)
+            # A process that ends meanwhile has no if_inet6, just as without IPv6: then the next one is asked.
+            if os.stat(trie).st_ino == inode:
+                self._seen.add(inode)
+        except OSError as error:
+            self._sight.failed(trie, error)
+
+    def _inet(self, trie: str) -> set[bytes]:
+        leaves = self._sight.read(trie).split(b"|-- ")[1:]
+        return {leaf.partition(b"\n")[0] for leaf in leaves if b"/32 host LOCAL" in leaf}
+
+    def _inet6(self, path: str) -> set[bytes]:
+        return {line[:32] for line in self._sight.read(path).splitlines()}
+
+    def enter(self, mounts: Collection[Mount], proc: str) -> None:
+        """Enter each mounted namespace and look there; the thread comes back to its own.
+
+        Below another root than ``/`` the paths lead nowhere, unless ``/proc/1/root`` there does: a doubt.
+        """
+        entered: set[int] = set()
+        failed: dict[int, OSError] = {}
+        home = os.open(f"{_OURSELVES}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for inode, point in mounts:
+                if inode not in entered:
+                    try:
+                        _enter(f"{proc}/1/root{point}", inode)
+                    except OSError as error:
+                        failed[inode] = error
+                    else:
+                        entered.add(inode)
+                        self.look(f"{_OURSELVES}/net", None)
+        finally:
+            with suppress(OSError):  # who may not enter has not left
+                _setns(home)
+            os.close(home)
+        for inode, point in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
+            if inode in failed and inode not in entered and not self._sight.excuses(failed[inode]):
+                self._sight.doubt("nsfs", _not_entered(point, failed[inode]))
+
+
+def _not_entered(point: str, error: OSError) -> str:
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE" if denied else "another mount may cover it"
+    place = printable(point, quoted=True)
+    return f"the network namespace mounted at {place} cannot be entered: {error.strerror} ({hint})"
+
+
+def _as_in_proc(address: str) -> bytes:
+    """Spell an address as fib_trie and if_inet6 do."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address).hex().encode()
+    return address.encode()
+
+
+def _enter(path: str, inode: int) -> None:
+    """Enter the namespace mounted at a path, and make sure that it is this one. Raises ``OSError``."""
+    namespace = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _setns(namespace)
+    finally:
+        os.close(namespace)
+    if os.stat(f"{_OURSELVES}/ns/net").st_ino != inode:
+        raise OSError(errno.ENOENT, "it is another one", path)
+
+
+def _setns(namespace: int) -> None:
+    setns: Callable[[int, int], None] = getattr(os, "setns", _setns_of_libc)  # os.setns is new in Python 3.12
+    setns(namespace, _NETWORK)
+
+
+def _setns_of_libc(namespace: int, kind: int) -> None:
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        status = libc.setns(namespace, kind)
+    except (ImportError, MemoryError) as error:  # MemoryDenyWriteExecute=
+        raise OSError(errno.ENOSYS, f"Python cannot call setns(2): {error}") from error
+    if status != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
