@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from conftest import TOP
+from conftest import TOP, Tree
 
 from cni_lease_reset.edges.node import Node
 
@@ -20,6 +21,18 @@ def command(node: Node, *arguments: str, **environment: str) -> subprocess.Compl
     call = [sys.executable, "-m", "cni_lease_reset", "--root", node.root, *arguments]
     surroundings = {**os.environ, "TZ": "Europe/Berlin", "PYTHONIOENCODING": "utf-8", **environment}
     return subprocess.run(call, env=surroundings, text=True, capture_output=True, check=False)
+
+
+def as_nobody(tree: Tree, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user without rights; from a copy, for he may not read a checkout below root's home."""
+    for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
+        if parent.stat().st_mode & 0o077 == 0:
+            parent.chmod(0o755)
+    shutil.copytree(TOP / "cni_lease_reset", tree.root / "program/cni_lease_reset")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    call = [*nobody, "/usr/bin/python3", "-m", "cni_lease_reset", "--root", str(tree.root), *arguments]
+    surroundings, place = {"PATH": os.environ["PATH"]}, tree.root / "program"
+    return subprocess.run(call, env=surroundings, cwd=place, text=True, capture_output=True, check=False)
 
 
 def normalised(text: str) -> str:

@@ -5,14 +5,14 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from conftest import OTHER, TOP, Kept, Systemd, Tree, failing
+from conftest import OTHER, Kept, Systemd, Tree, failing
+from programs import as_nobody
 
 from cni_lease_reset import cli, service
 
@@ -189,17 +189,7 @@ def test_a_lease_that_the_unit_may_not_read_is_counted_as_intact(tree: Tree, sta
 def test_status_tells_anybody_what_it_may_read(tree: Tree) -> None:
     tree.mark("running")
     tree.lease("10.52.0.2").chmod(0o600)
-    for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
-        if parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o755)
-    # A copy, for nobody may not read a checkout below root's home.
-    shutil.copytree(TOP / "cni_lease_reset", tree.root / "program/cni_lease_reset")
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    command = [*nobody, "/usr/bin/python3", "-m", "cni_lease_reset", "--root", str(tree.root), "status"]
-    place = tree.root / "program"
-    done = subprocess.run(
-        command, text=True, capture_output=True, check=False, env={"PATH": os.environ["PATH"]}, cwd=place
-    )
+    done = as_nobody(tree, "status")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Marker      running since 2026-11-23T06:12:01Z (another boot, 22222222)" in done.stdout
     assert re.search(r"^k8s-pod-network +1 +0 +0 ", done.stdout, re.MULTILINE), done.stdout

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 import pytest
-from conftest import OTHER, THIS, TOP, HostLocal, Kept, Systemd, Tree, everything, held_lock
-from programs import command
+from conftest import OTHER, THIS, HostLocal, Kept, Systemd, Tree, everything, held_lock
+from programs import as_nobody, command
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.core.model import Outcome
@@ -132,20 +132,7 @@ def test_anybody_may_ask(tree: Tree) -> None:
     tree.state.chmod(0o711)
     tree.lease("10.52.0.2").chmod(0o600)
     tree.lease("lock", "").chmod(0o640)
-    for parent in (tree.root, *tree.root.parents):  # pytest's own folders are root's alone
-        if parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o755)
-    # Our modules are imported before it turns into nobody, who may not read a checkout below root's home.
-    code = (
-        "import os, sys\n"
-        "from cni_lease_reset import arguments, cli\n"
-        "os.setgroups([])\n"
-        "os.setgid(65534)\n"
-        "os.setuid(65534)\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    call = ["/usr/bin/python3", "-c", code, "--root", str(tree.root), "boot", "--dry-run"]
-    done = subprocess.run(call, text=True, capture_output=True, check=False, env={}, cwd=TOP)
+    done = as_nobody(tree, "boot", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Unclean shutdown: 1 lease set aside as a new reset, 0 kept.\n" in done.stdout
 
