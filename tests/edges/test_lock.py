@@ -60,9 +60,11 @@ def stopped_child() -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
     os.waitpid(child, os.WUNTRACED)
-    yield
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_the_lock_is_free_even_if_a_forked_child_still_has_it(tree: Tree) -> None:
