@@ -20,7 +20,7 @@ from .core.events import Entry
 from .core.model import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
-from .edges.systemd import Inspector, Manager, NoSystemd, Systemd
+from .edges.systemd import Manager, Systemd
 
 if TYPE_CHECKING:
     import argparse
@@ -73,7 +73,7 @@ def _run(options: "argparse.Namespace") -> int:
     node = Node(os.path.realpath(options.root))
     if not _is_directory(node.root):
         raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
-    systemd: Systemd | NoSystemd = Systemd() if node.is_this_machine else NoSystemd()
+    systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":
             return _boot(node._replace(rehearsal=options.dry_run), systemd)
@@ -196,7 +196,7 @@ def _answer(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(node: Node, systemd: Inspector, options: "argparse.Namespace") -> int:
+def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
     from .commands import display, metrics, screen, status
 
     report = status.gather(node, systemd)

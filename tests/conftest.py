@@ -17,7 +17,7 @@ from cni_lease_reset import service
 from cni_lease_reset.core.events import Entry
 from cni_lease_reset.core.model import BootId, Outcome
 from cni_lease_reset.edges.journald import Journal
-from cni_lease_reset.edges.systemd import Answer, Runtime, Unit
+from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Unit
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -76,7 +76,7 @@ def everything(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-class Systemd:
+class Systemd(Manager):
     """A systemd that answers as told; the real one has no place below a directory."""
 
     def __init__(

@@ -22,7 +22,7 @@ from ..core.model import (
 from ..core.plan import is_crowded
 from ..edges import record
 from ..edges.node import STATE_DIRECTORY, Node
-from ..edges.systemd import Inspector
+from ..edges.systemd import Manager
 from . import mounts, rivals
 from .pools import Pool
 
@@ -94,9 +94,9 @@ def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
             yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
 
 
-def of_surroundings(node: Node, config: Config, systemd: Inspector) -> Iterator[str]:
+def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    ordered = systemd.ordered_before(UNIT).value
+    ordered = systemd.ordered_before(UNIT)
     for unit in config.runtime_units:
         if ordered is not None and unit not in ordered:
             yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"

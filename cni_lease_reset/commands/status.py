@@ -11,7 +11,7 @@ from ..core.fate import Fate, sort_out
 from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
-from ..edges.systemd import Inspector
+from ..edges.systemd import Manager
 from . import attention, pools
 from .pools import Pool
 
@@ -50,7 +50,7 @@ class Report(NamedTuple):
     unread: tuple[str, ...]
 
 
-def gather(node: Node, systemd: Inspector) -> Report:
+def gather(node: Node, systemd: Manager) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
     settings = _settings(node, unread)

@@ -1,16 +1,19 @@
 """A question asked in a child of its own: it may hang on a process in D state, and must hold up nobody."""
 
+import marshal
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, TypeVar
+
+from ..core.errors import printable
 
 SECONDS: Final = 5.0
-_FAULT: Final = b": "  # begins what an exception leaves instead
-_END: Final = b"\nthe whole answer\n"  # without it the child died half-way
+
+T = TypeVar("T")
 
 
 class NoAnswerError(Exception):
@@ -21,8 +24,8 @@ class LateError(NoAnswerError):
     """The time is up."""
 
 
-def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
-    """Answer a question in a child, within ``seconds``. Raises ``NoAnswerError``.
+def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
+    """Answer a question in a child, within ``seconds``; plain data only (see marshal). Raises ``NoAnswerError``.
 
     A child that is late is killed, and its end is not waited for: in D state it does not come. It may still hold what
     it inherited, so a caller that holds a lock must unlock it (``LOCK_UN``), not just close it.
@@ -42,13 +45,17 @@ def ask(question: Callable[[], bytes], *, seconds: float = SECONDS) -> bytes:
                 os.waitpid(child, os.WNOHANG)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if not said.endswith(_END):
-        fault = said.decode(errors="replace") if said.startswith(_FAULT) else ""
-        raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")
-    return said.removesuffix(_END)
+    answer: T
+    try:
+        answer, fault = marshal.loads(said)
+    except (EOFError, TypeError, ValueError):  # the child died half-way: what is torn does not load
+        fault = ""
+    if fault is None:
+        return answer
+    raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")
 
 
-def _start(question: Callable[[], bytes], seconds: float) -> tuple[int, int]:
+def _start(question: Callable[[], object], seconds: float) -> tuple[int, int]:
     """Start the child, and return it and where to read. No signal may come: it would run our handlers in the child."""
     pipe: tuple[int, ...] = ()
     try:
@@ -59,19 +66,14 @@ def _start(question: Callable[[], bytes], seconds: float) -> tuple[int, int]:
             os.close(descriptor)
         raise NoAnswerError(f"no process can be made: {error.strerror}") from error
     if child == 0:
-        _live(question, writer, seconds)
+        try:
+            _shed(keep=writer)
+            signal.setitimer(signal.ITIMER_REAL, seconds + 1)  # where the parent dies, nobody else ends us
+            _answer(question, writer)
+        finally:
+            os._exit(0)  # without running anything of the parent's
     os.close(writer)
     return child, reader
-
-
-def _live(question: Callable[[], bytes], writer: int, seconds: float) -> NoReturn:
-    """Be the child: shed what was inherited, answer, and end without running anything of the parent's."""
-    try:
-        _shed(keep=writer)
-        signal.setitimer(signal.ITIMER_REAL, seconds + 1)  # where the parent dies, nobody else ends us
-        answer(question, writer)
-    finally:
-        os._exit(0)
 
 
 def _shed(*, keep: int) -> None:
@@ -86,12 +88,12 @@ def _shed(*, keep: int) -> None:
                 os.close(descriptor)
 
 
-def answer(question: Callable[[], bytes], writer: int) -> None:
-    """Write the answer, and that it is whole; or the fault of ours that there was instead of one."""
+def _answer(question: Callable[[], object], writer: int) -> None:
+    """Write the answer, or the fault of ours that there was instead of one."""
     try:
-        said = question() + _END
+        said = marshal.dumps((question(), None))  # type: ignore[arg-type]  # what is not plain is a fault
     except Exception as error:  # noqa: BLE001  only the parent can tell it
-        said = _FAULT + f"{type(error).__name__}: {error}".encode(errors="replace")
+        said = marshal.dumps((None, printable(f": {type(error).__name__}: {error}")))
     with open(writer, "wb") as pipe:
         pipe.write(said)
 

@@ -23,18 +23,18 @@ def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[L
 
     But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
     """
-    answer = manager.runtime(config.runtime_units)
-    runtime = answer.value
-    remarks = [] if answer.remark is None else [_without_dbus(answer.remark, known=runtime is not None)]
+    runtime, silent = manager.runtime(config.runtime_units)
+    remarks = []
+    if silent is not None:
+        alone = "; relying on the look at processes alone" if runtime is None else ""
+        remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
     if runtime is not None and not runtime.is_known:
         remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
     refusal = None if runtime is None else _of_units(config.runtime_units, runtime)
     if refusal is None and living.answers(node):
         refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}its unit"
     if refusal is None:
-        leases = tuple(chain.from_iterable(due.values()))
-        owners = {lease.owner for lease in leases if lease.owner is not None}
-        found = living.ask(node, owners, {lease.address for lease in leases}, caged=True)
+        found = living.whose(node, tuple(chain.from_iterable(due.values())), caged=True)
         refusal = _of_pods(found)
         if refusal is None and runtime is not None and runtime.is_known and runtime.starting:
             remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)
@@ -63,7 +63,3 @@ def _of_pods(found: Living) -> str | None:
     for owner in found.owners:
         return f"container {printable(owner[:13])} lives, the owner of a lease"
     return None
-
-
-def _without_dbus(remark: str, *, known: bool) -> Remark:
-    return Remark(About.WITHOUT_DBUS, remark if known else f"{remark}; relying on the look at processes alone")

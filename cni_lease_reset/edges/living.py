@@ -5,7 +5,6 @@ can make us take a lease; who may make a network namespace can keep one from us.
 """
 
 import errno
-import marshal
 import os
 import re
 import socket
@@ -16,7 +15,8 @@ from ..core.errors import describe, printable
 from ..core.fate import Living
 from ..core.model import Lease
 from . import child, mountinfo, namespaces, traces
-from .namespaces import Addresses, Mount
+from .mountinfo import Mount
+from .namespaces import Addresses
 from .node import Node
 from .sight import Sight, content
 
@@ -25,38 +25,26 @@ _ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, e
 _POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
 
 
-def ask(
-    node: Node,
-    owners: Collection[str],
-    addresses: Collection[str],
-    *,
-    caged: bool,
-    lenient: bool = False,
-    seconds: float = child.SECONDS,
+def whose(
+    node: Node, found: Collection[Lease], *, caged: bool = False, lenient: bool = False, seconds: float = child.SECONDS
 ) -> Living:
-    """Look in a child, for ``seconds`` at most; no answer is a doubt.
+    """Ask in a child, for ``seconds`` at most, which owners and addresses of leases live; no answer is a doubt.
 
-    The child may outlive this, and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
+    So is any place but the machine's own rooms, of which ``boot``, caged, knows nothing. The child may outlive this,
+    and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
     """
+    if not (found or caged):
+        return Living()
+    doubt = None if caged else own_room(node)
+    if doubt is not None:
+        return Living(doubts=(doubt,))
+    owners = {lease.owner for lease in found if lease.owner is not None}
+    addresses = {lease.address for lease in found}
     try:
-        said = child.ask(lambda: _told(look(node, owners, addresses, caged=caged, lenient=lenient)), seconds=seconds)
+        said = child.ask(lambda: tuple(look(node, owners, addresses, caged=caged, lenient=lenient)), seconds=seconds)
     except child.NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
-    found, set_somewhere, pods, doubts = marshal.loads(said)
-    return Living(found, dict(set_somewhere), pods, doubts)
-
-
-def whose(node: Node, found: tuple[Lease, ...], *, lenient: bool = False) -> Living:
-    """Ask for the owners and addresses of leases, and doubt wherever we are not in the machine's own rooms."""
-    doubt = own_room(node) if found else None
-    if not found or doubt is not None:
-        return Living(doubts=() if doubt is None else (doubt,))
-    owners = {lease.owner for lease in found if lease.owner is not None}
-    return ask(node, owners, {lease.address for lease in found}, caged=False, lenient=lenient)
-
-
-def _told(found: Living) -> bytes:
-    return marshal.dumps((found.owners, tuple(found.addresses.items()), found.pods, found.doubts))
+    return Living._make(said)
 
 
 def look(
@@ -95,7 +83,7 @@ def _doubt_hidden(sight: Sight, proc: str) -> None:
     """Doubt where we do not see all processes; PID 1 is there always, and its files are everybody's."""
     for path in (f"{proc}/1/comm", f"{proc}/1/net/fib_trie"):
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            content(path)
         except OSError as error:
             why = _why_hidden(os.fsdecode(sight.read(f"{proc}/self/mountinfo")))
             what = f"{printable(path, quoted=True)}: {error.strerror}"

@@ -2,33 +2,24 @@
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..core.errors import printable
 from . import mountinfo
+from .mountinfo import Mount
 from .sight import Sight
 
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET: the os module has it only since it has setns
 _OURSELVES: Final = "/proc/thread-self"  # never below a root: the kernel tells where we are, and we did enter
-_NAME: Final = re.compile(r"net:\[([0-9]+)\]")
-
-
-class Mount(NamedTuple):
-    """A namespace that a mount keeps, whether processes are in it or not."""
-
-    inode: int
-    point: str  # as PID 1 sees it
 
 
 def mounted(sight: Sight, proc: str) -> list[Mount]:
-    """List the network namespaces that PID 1 sees mounted."""
+    """List the network namespaces that PID 1 sees mounted, whether processes are in them or not."""
     found = mountinfo.parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
-    names = ((_NAME.fullmatch(mount.root), mount.point) for mount in found if mount.kind == "nsfs")
-    return [Mount(int(name[1]), point) for name, point in names if name]
+    return [mount for mount in found if mount.kind == "nsfs" and mount.root.startswith("net:[")]
 
 
 class Addresses:
@@ -48,7 +39,10 @@ class Addresses:
             inode = os.stat(trie).st_ino
             if inode in self._seen:
                 return
-            local = self._keys & (self._inet(trie) | self._inet6(f"{net}/if_inet6"))
+            leaves = self._sight.read(trie).split(b"|-- ")[1:]
+            inet = {leaf.partition(b"\n")[0] for leaf in leaves if b"/32 host LOCAL" in leaf}
+            inet6 = {line[:32] for line in self._sight.read(f"{net}/if_inet6").splitlines()}
+            local = self._keys & (inet | inet6)
             for address, key in self._wanted.items() if local else ():
                 if key in local:
                     self.found.setdefault(address, process)
@@ -58,38 +52,33 @@ class Addresses:
         except OSError as error:
             self._sight.failed(trie, error)
 
-    def _inet(self, trie: str) -> set[bytes]:
-        leaves = self._sight.read(trie).split(b"|-- ")[1:]
-        return {leaf.partition(b"\n")[0] for leaf in leaves if b"/32 host LOCAL" in leaf}
-
-    def _inet6(self, path: str) -> set[bytes]:
-        return {line[:32] for line in self._sight.read(path).splitlines()}
-
     def enter(self, mounts: Collection[Mount], proc: str) -> None:
         """Enter each mounted namespace and look there; the thread comes back to its own.
 
         Below another root than ``/`` the paths lead nowhere, unless ``/proc/1/root`` there does: a doubt.
         """
-        entered: set[int] = set()
-        failed: dict[int, OSError] = {}
+        entered: set[str] = set()
+        failed: dict[str, OSError] = {}
         home = os.open(f"{_OURSELVES}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for inode, point in mounts:
-                if inode not in entered:
-                    try:
-                        _enter(f"{proc}/1/root{point}", inode)
-                    except OSError as error:
-                        failed[inode] = error
-                    else:
-                        entered.add(inode)
-                        self.look(f"{_OURSELVES}/net", None)
+            for mount in mounts:
+                if mount.root in entered:
+                    continue
+                try:
+                    _enter(f"{proc}/1/root{mount.point}", mount.root)
+                except OSError as error:
+                    failed[mount.root] = error
+                else:
+                    entered.add(mount.root)
+                    self.look(f"{_OURSELVES}/net", None)
         finally:
             with suppress(OSError):  # who may not enter has not left
                 _setns(home)
             os.close(home)
-        for inode, point in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
-            if inode in failed and inode not in entered and not self._sight.excuses(failed[inode]):
-                self._sight.doubt("nsfs", _not_entered(point, failed[inode]))
+        for mount in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
+            why = None if mount.root in entered else failed.get(mount.root)
+            if why is not None and not self._sight.excuses(why):
+                self._sight.doubt("nsfs", _not_entered(mount.point, why))
 
 
 def _not_entered(point: str, error: OSError) -> str:
@@ -101,19 +90,17 @@ def _not_entered(point: str, error: OSError) -> str:
 
 def _as_in_proc(address: str) -> bytes:
     """Spell an address as fib_trie and if_inet6 do."""
-    if ":" in address:
-        return socket.inet_pton(socket.AF_INET6, address).hex().encode()
-    return address.encode()
+    return socket.inet_pton(socket.AF_INET6, address).hex().encode() if ":" in address else address.encode()
 
 
-def _enter(path: str, inode: int) -> None:
+def _enter(path: str, name: str) -> None:
     """Enter the namespace mounted at a path, and make sure that it is this one. Raises ``OSError``."""
     namespace = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _setns(namespace)
     finally:
         os.close(namespace)
-    if os.stat(f"{_OURSELVES}/ns/net").st_ino != inode:
+    if os.readlink(f"{_OURSELVES}/ns/net") != name:
         raise OSError(errno.ENOENT, "it is another one", path)
 
 

@@ -1,8 +1,7 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
@@ -12,12 +11,11 @@ SECONDS: Final = 3.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _UNIT: Final = b"org.freedesktop.systemd1.Unit"
-_LEFT: Final = b"InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
+_LEFT: Final = "InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
 _STARTING: Final = ("initializing", "starting")
-_SHUTDOWN: Final = "shutdown.target"
 
 T = TypeVar("T")
-_Plain: TypeAlias = tuple[list[tuple[str, bool, bool]], bool]  # a Runtime that fits through a pipe
+_Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState, and each unit: a Unit, has it a job
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -47,116 +45,90 @@ class Runtime(NamedTuple):
         return any(unit.exists for unit in self.units)
 
 
-class Manager(Protocol):
-    """The two questions that we have for systemd."""
+class Manager:
+    """What we ask systemd, answered for a tree under ``--root``: there none runs."""
 
     def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Tell whether these units are up, and whether they ever were."""
-        ...
-
-    def going_down(self) -> Answer[bool]:
-        """Tell whether the system shuts down."""
-        ...
-
-
-class Inspector(Protocol):
-    """What ``status`` asks of it."""
-
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
-        """Tell which units a unit is ordered before, whether they exist or not."""
-        ...
-
-
-class NoSystemd:
-    """A tree under ``--root``: no systemd runs there."""
-
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Nothing runs, and nothing ran."""
+        """Tell whether these units are up, and whether they ever were: nothing runs, and nothing ran."""
         return Answer(Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True))
 
     def going_down(self) -> Answer[bool]:
-        """Nobody can tell."""
+        """Tell whether the system shuts down."""
         return Answer(None)
 
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:  # noqa: ARG002  the Protocol's
-        """Nobody can tell."""
-        return Answer(None)
+    def ordered_before(self, unit: str) -> tuple[str, ...] | None:  # noqa: ARG002  nobody can tell
+        """Tell which units a unit is ordered before, whether they exist or not; ``None`` where nobody can tell."""
+        return None
 
 
-class Systemd:
+class Systemd(Manager):
     """The systemd of this machine."""
 
     def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Ask for all units in one call; loading unit objects would parse 65 kB of XML for each."""
-        answer = _ask(lambda: _bus_runtime(units), lambda: _systemctl_runtime(units))
-        if answer.value is None:
-            return Answer(None, answer.remark)
-        found, starting = answer.value
-        return Answer(Runtime(tuple(Unit(*each) for each in found), starting), answer.remark)
+        """Ask D-Bus, and systemctl where that does not answer."""
+        told, remark = _ask(units)
+        if told is None:
+            return Answer(None, remark)
+        state, found = told
+        return Answer(Runtime(tuple(Unit(*each[:3]) for each in found), state in _STARTING), remark)
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
-        return _ask(_bus_going_down, _systemctl_going_down)
+        told, remark = _ask(["shutdown.target"])
+        if told is None:
+            return Answer(None, remark)
+        state, found = told
+        return Answer(state == "stopping" or any(has_job for *_, has_job in found), remark)
 
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
-        """Ask for one property; systemd loads the unit if need be."""
-        return _ask(lambda: _bus_before(unit), lambda: _systemctl_before(unit))
+    def ordered_before(self, unit: str) -> tuple[str, ...] | None:
+        """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
+        try:
+            return tuple(_systemctl("Before", unit)[0].get("Before", "").split())
+        except _NoAnswerError:
+            return None
 
 
 class _NoAnswerError(Exception):
     """Nobody is there, or takes too long."""
 
 
-def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
+def _ask(units: Sequence[str]) -> Answer[_Told]:
     """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
 
     D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
     """
-    import marshal
-
     from . import child  # only a boot that asks pays for it
 
     try:
-        value, silent = marshal.loads(child.ask(lambda: _told(bus), seconds=SECONDS))
+        told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
     except child.LateError:
-        value, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+        told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
     except child.NoAnswerError as error:
-        value, silent = None, f"D-Bus cannot be asked ({error})"
-    if value is not None:
-        return Answer(value)
+        told, silent = None, f"D-Bus cannot be asked ({error})"
+    if told is not None:
+        return Answer(told)
     try:
-        return Answer(systemctl(), f"{silent}; asked systemctl instead")
+        return Answer(_by_systemctl(units), f"{silent}; asked systemctl instead")
     except _NoAnswerError as error:
         return Answer(None, f"{silent}; {error}")
 
 
-def _told(question: Callable[[], T]) -> bytes:
-    """Answer a question, or say why not, so that it fits through a pipe."""
-    import marshal
-
+def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
+    """Ask over the system bus, or say why not."""
     try:
-        return marshal.dumps((question(), ""))  # type: ignore[arg-type]  # all that we ask has plain answers
-    except _NoAnswerError as error:
-        why = str(error)
-    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
-        why = f"pystemd fails ({type(error).__name__}: {error})"
-    return marshal.dumps((None, why))
-
-
-@contextmanager
-def _bus() -> "Iterator[DBus]":
-    """Open the system bus."""
-    _stand_in_for_the_package()
-    try:
+        _stand_in_for_the_package()
         from pystemd.dbusexc import DBusBaseError
         from pystemd.dbuslib import DBus
+
+        try:
+            with DBus() as bus:
+                return _by(bus, units), ""
+        except DBusBaseError as error:
+            return None, f"D-Bus cannot be reached ({error})"
     except ImportError as error:
-        raise _NoAnswerError(f"pystemd cannot be imported ({error})") from error
-    try:
-        with DBus() as bus:
-            yield bus
-    except DBusBaseError as error:
-        raise _NoAnswerError(f"D-Bus cannot be reached ({error})") from error
+        return None, f"pystemd cannot be imported ({error})"
+    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
+        return None, f"pystemd fails ({type(error).__name__}: {error})"
 
 
 def _stand_in_for_the_package() -> None:
@@ -172,39 +144,29 @@ def _stand_in_for_the_package() -> None:
         sys.modules["pystemd"] = package
 
 
-def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
-    """Ask for units, loaded or not: (Id, …, LoadState, ActiveState, …, path, job id, …), in the order asked for.
+def _by(bus: "DBus", units: Sequence[str]) -> _Told:
+    """Ask for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
 
     Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
     """
-    from pystemd.dbuslib import apply_signature
+    from pystemd.dbuslib import apply_signature  # loading unit objects would parse 65 kB of XML for each
 
+    state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
     names = apply_signature(b"as", [[unit.encode() for unit in units]])
-    reply: list[tuple[bytes, ...]] = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
-    return reply
+    rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
+    left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
+    found = zip(rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for row, when in found]
 
 
-def _bus_runtime(units: Sequence[str]) -> _Plain:
-    with _bus() as bus:
-        found = [
-            (row[3].decode(), row[2] == b"loaded", bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT, b"t") != 0)
-            for row in _bus_units(bus, units)
-        ]
-        return found, bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode() in _STARTING
+def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
+    """Ask for properties of each unit, or of systemd itself. As root it needs no D-Bus: PID 1 has a socket of its own.
 
-
-def _bus_going_down() -> bool:
-    with _bus() as bus:
-        if bus.get_property(*_SYSTEMD, b"SystemState", b"s") == b"stopping":
-            return True
-        return any(row[7] for row in _bus_units(bus, [_SHUTDOWN]))
-
-
-def _systemctl(*arguments: str) -> list[str]:
-    """Run ``systemctl show``; as root it needs no D-Bus, for PID 1 listens on a socket of its own."""
+    What is empty may be left out. Raises ``_NoAnswerError``.
+    """
     import subprocess
 
-    command = [_SYSTEMCTL, "show", *arguments]
+    command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
     except FileNotFoundError as error:
@@ -213,32 +175,14 @@ def _systemctl(*arguments: str) -> list[str]:
         raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise _NoAnswerError(f"systemctl failed ({error})") from error
-    return done.stdout.splitlines()
+    blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
+    return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
-def _systemctl_runtime(units: Sequence[str]) -> _Plain:
-    # One block of properties a unit, in the order asked for, with blank lines between.
-    wanted = ("ActiveState", "LoadState", _LEFT.decode())
-    blocks = "\n".join(_systemctl(*(f"--property={each}" for each in wanted), "--", *units)).split("\n\n")
-    values = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
-    found = [(each["ActiveState"], each["LoadState"] == "loaded", each[wanted[2]] != "0") for each in values]
-    return found, bool(set(_systemctl("--property=SystemState", "--value")).intersection(_STARTING))
-
-
-def _systemctl_going_down() -> bool:
-    if "stopping" in _systemctl("--property=SystemState", "--value"):
-        return True
-    return any(line not in ("", "0") for line in _systemctl("--property=Job", "--value", "--", _SHUTDOWN))
-
-
-def _bus_before(unit: str) -> tuple[str, ...]:
-    # An object's path is its name with all but letters and digits escaped; see sd_bus_path_encode(3).
-    name = "".join(each if each.isalnum() else f"_{ord(each):02x}" for each in unit)
-    path = f"/org/freedesktop/systemd1/unit/{name}".encode()
-    with _bus() as bus:
-        units = bus.get_property(_SYSTEMD[0], path, _UNIT, b"Before", b"as")
-    return tuple(each.decode() for each in units)
-
-
-def _systemctl_before(unit: str) -> tuple[str, ...]:
-    return tuple(" ".join(_systemctl("--property=Before", "--value", "--", unit)).split())
+def _by_systemctl(units: Sequence[str]) -> _Told:
+    state = _systemctl("SystemState")[0].get("SystemState", "")
+    shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
+    return state, [
+        (each["ActiveState"], each["LoadState"] == "loaded", each[_LEFT] != "0", each.get("Job", "") not in ("", "0"))
+        for each in shown
+    ]

@@ -13,7 +13,7 @@ from ..core.errors import printable
 from .node import Node
 from .sight import Sight
 
-KUBERNETES: Final = "k8s.io"  # containerd's namespace of Kubernetes' pods
+_KUBERNETES: Final = b"k8s.io"  # containerd's namespace of its pods
 _STATES: Final = frozenset({"/run/k3s/containerd", "/run/containerd"})
 _TASKS: Final = "io.containerd.runtime.v2.task"
 _SHIMS: Final = "io.containerd.sandbox.controller.v1.shim"
@@ -41,21 +41,13 @@ class Traces(NamedTuple):
         return frozenset(owner for owner in owners if self._knows(os.fsencode(owner), words))
 
     def _knows(self, owner: bytes, words: frozenset[bytes]) -> bool:
-        sought = identify(owner)
-        return owner in self.plugins or sought in words or (not sought.isalnum() and _stands(sought, self.text))
-
-
-def identify(owner: bytes) -> bytes:
-    """Return the id in a lease's owner, empty where there is none; nerdctl's owners are ``<namespace>-<id>``."""
-    last = owner.rpartition(b"-")[2]
-    return next((each for each in (last, owner) if len(each) >= _SHORTEST), b"")
-
-
-def _stands(sought: bytes, text: bytes) -> bool:
-    """Whether an id that is no word stands there, and not as a part of a longer one."""
-    if not sought or sought not in text:
-        return False
-    return re.search(rb"(?<![0-9A-Za-z])%b(?![0-9A-Za-z])" % re.escape(sought), text) is not None
+        last = owner.rpartition(b"-")[2]  # nerdctl's owners are <namespace>-<id>
+        sought = last if len(last) >= _SHORTEST else owner
+        if owner in self.plugins or sought in words:
+            return True
+        if len(sought) < _SHORTEST or sought.isalnum() or sought not in self.text:
+            return False
+        return re.search(rb"(?<![0-9A-Za-z])%b(?![0-9A-Za-z])" % re.escape(sought), self.text) is not None
 
 
 def processes(sight: Sight, proc: str) -> list[int]:
@@ -66,13 +58,11 @@ def processes(sight: Sight, proc: str) -> list[int]:
 def gather(sight: Sight, node: Node) -> Traces:
     """Read what trusted processes and the directories that they name say."""
     commands, plugins = _said(sight, node.path("/proc"))
-    shims = {process: _flags(command) for process, command in commands.items() if _is_shim(command)}
-    addresses = [flags[b"address"] for flags in shims.values() if b"address" in flags]
-    states = _STATES.union(filter(None, map(_state, addresses)))
+    states, pods = _shims(commands)
     names = [name for state in sorted(states) for name in _kept(sight, node.path(state))]
     names += sight.names(node.path(_CRIO))
     text = b"\0".join((*commands.values(), *map(os.fsencode, names)))
-    return Traces(text, plugins, tuple(_pods(shims)), states)
+    return Traces(text, plugins, tuple(pods), frozenset(states))
 
 
 def _said(sight: Sight, proc: str) -> tuple[dict[int, bytes], frozenset[bytes]]:
@@ -80,7 +70,8 @@ def _said(sight: Sight, proc: str) -> tuple[dict[int, bytes], frozenset[bytes]]:
     commands: dict[int, bytes] = {}
     plugins: set[bytes] = set()
     for process in processes(sight, proc):
-        if not _is_trusted(sight.read(f"{proc}/{process}/status")):  # before what it says, or it may have changed sides
+        status = sight.read(f"{proc}/{process}/status")  # before what it says, or it may have changed sides
+        if not _ROOT.search(status) or _NESTED.search(status):
             continue
         commands[process] = sight.read(f"{proc}/{process}/cmdline")
         if not sight.caged:
@@ -89,22 +80,20 @@ def _said(sight: Sight, proc: str) -> tuple[dict[int, bytes], frozenset[bytes]]:
     return commands, frozenset(plugins)
 
 
-def _is_trusted(status: bytes) -> bool:
-    return _ROOT.search(status) is not None and _NESTED.search(status) is None
-
-
-def _is_shim(command: bytes) -> bool:
-    return b"containerd-shim" in os.path.basename(command.partition(b"\0")[0])
-
-
-def _flags(command: bytes) -> Mapping[bytes, bytes]:
-    return dict(_FLAG.findall(command))
-
-
-def _state(address: bytes) -> str | None:
-    """Return the directory of a containerd's socket, if it is a place where only root makes one."""
-    path = os.path.normpath(os.fsdecode(address.removeprefix(b"unix://")))
-    return os.path.dirname(path) if path.startswith("/run/") else None
+def _shims(commands: Mapping[int, bytes]) -> tuple[set[str], list[str]]:
+    """Return where the containerds of shims keep their state, and say which shims may be a pod's."""
+    states, pods = set(_STATES), []
+    for process, command in commands.items():
+        if b"containerd-shim" not in os.path.basename(command.partition(b"\0")[0]):
+            continue
+        flags = dict(_FLAG.findall(command))
+        socket = os.path.normpath(os.fsdecode(flags.get(b"address", b"").removeprefix(b"unix://")))
+        if socket.startswith("/run/"):  # where only root makes one
+            states.add(os.path.dirname(socket))
+        if flags.get(b"namespace", b"") in (b"", _KUBERNETES):  # it does not tell, or is one
+            sandbox = printable(os.fsdecode(flags.get(b"id", b"?")[:13]))
+            pods.append(f"pod sandbox {sandbox} lives (process {process})")
+    return states, pods
 
 
 def _kept(sight: Sight, state: str) -> Iterator[str]:
@@ -115,11 +104,3 @@ def _kept(sight: Sight, state: str) -> Iterator[str]:
                 yield name
                 if kind == _TASKS:
                     yield os.fsdecode(sight.read(f"{state}/{kind}/{namespace}/{name}/sandbox"))
-
-
-def _pods(shims: Mapping[int, Mapping[bytes, bytes]]) -> Iterator[str]:
-    """Say which shims may be a pod's: those of Kubernetes, and those that do not tell."""
-    for process, flags in shims.items():
-        if flags.get(b"namespace", b"") in (b"", KUBERNETES.encode()):
-            sandbox = printable(os.fsdecode(flags.get(b"id", b"?")[:13]))
-            yield f"pod sandbox {sandbox} lives (process {process})"

@@ -22,7 +22,7 @@ from cni_lease_reset.core.model import (
     Verdict,
 )
 from cni_lease_reset.edges import record
-from cni_lease_reset.edges.systemd import Answer, NoSystemd
+from cni_lease_reset.edges.systemd import Manager
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,10 @@ def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> 
 
 
 def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
-    class Ordered(NoSystemd):
-        def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
+    class Ordered(Manager):
+        def ordered_before(self, unit: str) -> tuple[str, ...]:
             assert unit == UNIT
-            return Answer(
-                ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
-            )
+            return ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

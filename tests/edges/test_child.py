@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import marshal
 import os
 import resource
 import signal
@@ -56,7 +57,12 @@ def test_an_answer_comes_back_whole() -> None:
 
 
 def test_an_answer_is_given_by_another_process() -> None:
-    assert int(child.ask(lambda: str(os.getpid()).encode())) != os.getpid()
+    assert child.ask(os.getpid) != os.getpid()
+
+
+def test_an_answer_that_is_no_plain_data_is_none() -> None:
+    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ValueError: unmarshallable object"):
+        child.ask(object)
 
 
 def test_a_child_that_fails_has_no_answer() -> None:
@@ -75,9 +81,21 @@ def test_a_child_that_is_killed_half_way_has_no_answer() -> None:
     assert time.monotonic() - started < child.SECONDS / 2  # nobody waits for the dead
 
 
-def test_an_answer_without_its_end_is_none() -> None:
+WHOLE = marshal.dumps((("an answer", {"of": frozenset({b"plain"})}, [True, None, 1.5]), None))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"half of an answ", id="anything"),
+        *(pytest.param(WHOLE[:end], id=f"{end} bytes") for end in range(len(WHOLE))),
+        pytest.param(marshal.dumps(None), id="no pair"),
+        pytest.param(marshal.dumps((1, 2, 3)), id="three"),
+    ],
+)
+def test_an_answer_that_is_torn_is_none(said: bytes) -> None:
     def torn() -> bytes:
-        os.write(_its_pipe(), b"half of an answ")
+        os.write(_its_pipe(), said)
         os._exit(0)
 
     with pytest.raises(child.NoAnswerError, match="ended before it had an answer"):

@@ -11,8 +11,9 @@ import pytest
 from machine import Machine, become_nobody, living
 
 from cni_lease_reset.core.fate import Living
+from cni_lease_reset.core.model import Lease
 from cni_lease_reset.edges import child
-from cni_lease_reset.edges.living import CONTAINERD, answers, ask, look, own_room
+from cni_lease_reset.edges.living import CONTAINERD, answers, look, own_room, whose
 from cni_lease_reset.edges.node import Node
 
 ID: Final = "0123456789abcdef" * 4
@@ -24,6 +25,10 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+def leases(*known: tuple[str, str | None]) -> tuple[Lease, ...]:
+    return tuple(Lease(address, owner, torn=owner is None) for address, owner in known)
+
+
 def test_where_nobody_lives_there_is_neither_evidence_nor_doubt(machine: Machine) -> None:
     assert look(machine.node, (ID,), ("10.52.0.7",), caged=False) == Living()
 
@@ -31,7 +36,7 @@ def test_where_nobody_lives_there_is_neither_evidence_nor_doubt(machine: Machine
 def test_a_pod_that_is_asked_for_in_the_child(machine: Machine) -> None:
     process = machine.process("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", ID)
     machine.addresses(process, "10.52.0.7")
-    found = ask(machine.node, (ID, "f" * 64), ("10.52.0.7", "10.52.0.8"), caged=False)
+    found = whose(machine.node, leases(("10.52.0.7", ID), ("10.52.0.8", "f" * 64), ("10.52.0.9", None)))
     assert found == look(machine.node, (ID,), ("10.52.0.7",), caged=False)
     assert found.owners == {ID}
     assert found.addresses == {"10.52.0.7": process}
@@ -42,7 +47,7 @@ def test_a_pod_that_is_asked_for_in_the_child(machine: Machine) -> None:
 def test_an_owner_of_any_bytes_survives_the_way_back(machine: Machine) -> None:
     owner = os.fsdecode(b"\xff\xfe" * 8)
     machine.process(os.fsencode(owner))
-    assert ask(machine.node, (owner,), (), caged=True).owners == {owner}
+    assert whose(machine.node, leases(("10.52.0.7", owner)), caged=True).owners == {owner}
 
 
 @pytest.mark.parametrize("file", ["status", "cmdline", "environ", "net/fib_trie"])
@@ -51,13 +56,21 @@ def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(machine: Machine,
     path = machine.proc / f"{machine.process('hung')}/{file}"
     path.unlink()
     os.mkfifo(path)
-    assert ask(machine.node, (ID,), (), caged=False, seconds=0.2) == Living(
+    assert whose(machine.node, leases(("10.52.0.7", ID)), seconds=0.2) == Living(
         doubts=("who lives cannot be told: a process that does not answer held up the look at it",)
     )
 
 
+def test_of_no_lease_nobody_asks_and_boot_asks_for_any_pod(machine: Machine) -> None:
+    process = machine.process("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", ID)
+    (machine.root / "run/systemd/system").rmdir()
+    assert whose(machine.node, ()) == Living()
+    assert whose(machine.node, leases(("10.52.0.7", None))).doubts == (own_room(machine.node),)
+    assert whose(machine.node, (), caged=True).pods == (f"pod sandbox {ID[:13]} lives (process {process})",)
+
+
 def test_a_child_that_fails_is_a_doubt(machine: Machine) -> None:
-    found = ask(machine.node, (ID,), ("no:address",), caged=False)
+    found = whose(machine.node, leases(("no:address", ID)))
     fault = "OSError: illegal IP address string passed to inet_pton"
     why = f"who lives cannot be told: whoever looked ended before it had an answer: {fault}"
     assert found == Living(doubts=(why,))

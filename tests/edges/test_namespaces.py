@@ -292,7 +292,8 @@ def test_other_lines_of_mountinfo_are_no_namespaces(machine: Machine, line: str)
 
 def test_an_impossible_escape_in_mountinfo_is_no_crash(machine: Machine) -> None:
     machine.file("proc/1/mountinfo", "43 42 0:4 net:[5] /a\\777b\\9 rw - nsfs nsfs rw\n")
-    assert namespaces.mounted(Sight(caged=False), str(machine.proc)) == [(5, "/a\u01ffb\\9")]
+    [mount] = namespaces.mounted(Sight(caged=False), str(machine.proc))
+    assert (mount.root, mount.point) == ("net:[5]", "/a\u01ffb\\9")
 
 
 LOOK = """

@@ -18,7 +18,7 @@ from programs import STAND_IN, running
 
 from cni_lease_reset import service
 from cni_lease_reset.edges import systemd
-from cni_lease_reset.edges.systemd import Answer, NoSystemd, Runtime, Systemd, Unit
+from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Systemd, Unit
 
 ABSENT = Unit("inactive", exists=False, has_run=False)
 RUNTIME = pytest.mark.parametrize(
@@ -74,18 +74,23 @@ WITHOUT_BUS = """
 import sys
 sys.modules["pystemd"] = sys.modules["pystemd.dbusexc"] = None
 from cni_lease_reset.edges.systemd import Systemd
-print(Systemd().runtime(sys.argv[1:]))
 """
+
+
+def as_if_systemd_ran(code: str) -> str:
+    """What a program prints on a machine that looks as if systemd ran there."""
+    surroundings = 'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", surroundings, "sh", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 @RUNTIME
 def test_the_real_systemctl_says_the_same(address: str, state: str, known: list[str], expected: Runtime) -> None:
-    """On a machine that looks as if systemd ran there."""
-    surroundings = 'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", surroundings, "sh", sys.executable, "-c", WITHOUT_BUS, *UNITS]
     with running(sys.executable, STAND_IN, address, state, *known):
-        done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=True)
-    assert done.stdout.startswith(f"Answer(value={expected}, remark='pystemd cannot be imported ("), done.stderr
+        told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().runtime({UNITS}))")
+    assert told.startswith(f"Answer(value={expected}, remark='pystemd cannot be imported (")
 
 
 def test_only_a_known_unit_makes_a_runtime_known() -> None:
@@ -93,7 +98,7 @@ def test_only_a_known_unit_makes_a_runtime_known() -> None:
     assert Runtime((ABSENT, ABSENT._replace(exists=True)), starting=True).is_known
 
 
-@pytest.mark.parametrize(
+SHUTDOWN = pytest.mark.parametrize(
     ("state", "job", "down"),
     [
         ("running", "shutdown.target#0", False),
@@ -102,15 +107,27 @@ def test_only_a_known_unit_makes_a_runtime_known() -> None:
         ("degraded", "multi-user.target#1", False),
     ],
 )
+
+
+@SHUTDOWN
 def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
         assert Systemd().going_down() == Answer(down)
 
 
-def test_what_our_unit_is_ordered_before_is_asked_by_its_name(address: str) -> None:
+@SHUTDOWN
+def test_the_real_systemctl_recognises_it_too(address: str, state: str, job: str, down: bool) -> None:
+    with running(sys.executable, STAND_IN, address, state, job):
+        told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().going_down())")
+    assert told.startswith(f"Answer(value={down}, remark='pystemd cannot be imported (")
+
+
+def test_what_our_unit_is_ordered_before_the_real_systemctl_says(address: str) -> None:
+    code = (
+        "from cni_lease_reset.edges.systemd import Systemd; print(Systemd().ordered_before('cni-lease-reset.service'))"
+    )
     with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active", "k3s.service=x"):
-        answer = Systemd().ordered_before("cni-lease-reset.service")
-    assert answer == Answer(("rke2-server.service", "k3s.service"))
+        assert as_if_systemd_ran(code) == "('rke2-server.service', 'k3s.service')\n"
 
 
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
@@ -165,11 +182,12 @@ SHOWN = (
     "ActiveState=active\\nLoadState=loaded\\nInactiveExitTimestampMonotonic=17\\n\\n"
     "LoadState=not-found\\nActiveState=inactive\\nInactiveExitTimestampMonotonic=0\\n"
 )
+TARGET = "ActiveState=inactive\\nLoadState=loaded\\nInactiveExitTimestampMonotonic=0\\n"
 TOLD = Runtime((Unit("active", exists=True, has_run=True), ABSENT), starting=False)
 
 
 def shows(path: Path, system_state: str = "running") -> None:
-    program(path, f'case "$*" in *SystemState*) echo {system_state};; *) printf "{SHOWN}";; esac')
+    program(path, f'case "$*" in *SystemState*) echo SystemState={system_state};; *) printf "{SHOWN}";; esac')
 
 
 def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> None:
@@ -238,7 +256,7 @@ def test_each_of_the_two_has_three_seconds_in_all(
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *SystemState*) echo stopping;; esac')
+    shows(systemctl, "stopping")
     with listening(bus) as server:
         server.listen()
         answer = Systemd().going_down()
@@ -249,8 +267,9 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
 @pytest.mark.parametrize(
     ("text", "down"),
     [
-        ("case $* in *SystemState*) echo running;; *) echo 0;; esac", False),
-        ("case $* in *SystemState*) echo starting;; *) echo 17;; esac", True),
+        (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}";; esac', False),
+        (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}Job=0";; esac', False),
+        (f'case $* in *SystemState*) echo SystemState=starting;; *) printf "{TARGET}Job=17";; esac', True),
         ("exit 1", None),
         ("exec sleep 60", None),
     ],
@@ -261,8 +280,8 @@ def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: st
 
 
 def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *Before*our.service) echo k3s.service shutdown.target;; esac')
-    assert Systemd().ordered_before("our.service").value == ("k3s.service", "shutdown.target")
+    program(systemctl, 'case "$*" in *Before*our.service) echo Before=k3s.service shutdown.target;; esac')
+    assert Systemd().ordered_before("our.service") == ("k3s.service", "shutdown.target")
 
 
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,5 +299,5 @@ def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.2")
-    assert service.boot(tree.node, NoSystemd(), journal).result == "cleared"
-    assert not service.shutdown(tree.node, NoSystemd(), journal)
+    assert service.boot(tree.node, Manager(), journal).result == "cleared"
+    assert not service.shutdown(tree.node, Manager(), journal)
