@@ -86,7 +86,7 @@ def _run(options: "argparse.Namespace") -> int:
         case "status":
             return _status(node, systemd, options)
         case "history":
-            return _history(node, options.lines, as_json=options.json)
+            return _history(node, as_json=options.json)
         case _:
             return _config(node)
 
@@ -211,12 +211,11 @@ def _status(node: Node, systemd: Inspector, options: "argparse.Namespace") -> in
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
 
 
-def _history(node: Node, most: int | None, *, as_json: bool) -> int:
+def _history(node: Node, *, as_json: bool) -> int:
     from .commands import history, screen
 
     found = history.read(node)
-    text = history.as_json(found, most) if as_json else history.as_text(found, most, screen.of(sys.stdout))
-    _answer(text)
+    _answer(history.as_json(found) if as_json else history.as_text(found, screen.of(sys.stdout)))
     return os.EX_OK
 
 

@@ -138,12 +138,12 @@ def _number(entry: Entry, field: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def as_json(history: History, most: int | None) -> str:
-    """Write the newest ``most`` boots for programs; the names are documented in the README."""
+def as_json(history: History) -> str:
+    """Write the boots for programs; the names are documented in the README."""
     document = {
         "version": VERSION,
         "volatile": history.volatile,
-        "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots[:most]],
+        "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots],
         "summary": {
             "boots": len(history.boots),
             "unclean": history.unclean,
@@ -155,10 +155,10 @@ def as_json(history: History, most: int | None) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(history: History, most: int | None, screen: Screen) -> str:
-    """Write the newest ``most`` boots for people, at 80 columns; the summary is of all."""
+def as_text(history: History, screen: Screen) -> str:
+    """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
-    lines += [_line(boot, screen) for boot in history.boots[:most]]
+    lines += [_line(boot, screen) for boot in history.boots]
     lines += [] if history.boots else ["(no boot of cni-lease-reset is in the journal)"]
     lines += ["", *_summary(history, screen)] if history.boots else []
     if history.volatile:
