@@ -122,12 +122,11 @@ class _Rehearsal(Journal):
     """Says what boot would say, as the answer to ``boot --dry-run``."""
 
     def send(self, entry: Entry) -> None:
-        import textwrap
+        from .commands.screen import wrapped
 
         reason = dict(entry.fields)["CNI_REASON"]
         for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
-            lines = textwrap.wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-            _answer("".join(f"{line}\n" for line in lines))
+            _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 
 def _where(error: BaseException) -> str:
