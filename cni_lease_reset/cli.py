@@ -146,17 +146,18 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 
 def _recover(node: Node, options: "argparse.Namespace") -> int:
     from .commands import recover
+    from .edges import config
 
-    if options.crowded and recover.none_is_crowded(node):
+    if options.crowded and config.read(node).config.max_kept_leases is None:
         print("max_kept_leases is null: no network counts as crowded.")
         return os.EX_OK
     attended = not (options.yes and options.crowded)
     if attended:
         seen = recover.look(node, crowded=options.crowded)
         print(recover.as_text(seen), end="", flush=True)
-        doubt = recover.doubt(seen)
-        if doubt is not None:
-            raise RefusedError(f"nothing was changed: {doubt}")
+        doubts = [each for sight in seen for each in sight.living.doubts]
+        if doubts:
+            raise RefusedError(f"nothing was changed: {doubts[0]}")
         if options.dry_run or not recover.leaked(seen):
             return os.EX_OK
     if not (options.yes or _confirmed()):
