@@ -38,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
     restore = verb("restore", "put the leases of a reset back")
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
     history = verb("history", "list the boots that the journal knows")
-    history.add_argument("-n", "--lines", metavar="N", type=_count, help="list the newest N only")
     history.add_argument("--json", action="store_true", help="for programs")
     verb("config", "print the effective configuration")
     return top
@@ -58,9 +57,3 @@ def _metrics_file(text: str) -> str:
         problem = "must be an absolute path that ends in '.prom', for node_exporter reads no other files"
         raise argparse.ArgumentTypeError(f"'{printable(text[:60])}' {problem}")
     return text
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
-        raise argparse.ArgumentTypeError(f"'{printable(text[:20])}' is no whole number from 1 on")
-    return int(text[:9])

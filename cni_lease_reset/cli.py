@@ -86,7 +86,7 @@ def _run(options: "argparse.Namespace") -> int:
         case "status":
             return _status(node, systemd, options)
         case "history":
-            return _history(node, options.lines, as_json=options.json)
+            return _history(node, as_json=options.json)
         case _:
             return _config(node)
 
@@ -122,12 +122,11 @@ class _Rehearsal(Journal):
     """Says what boot would say, as the answer to ``boot --dry-run``."""
 
     def send(self, entry: Entry) -> None:
-        import textwrap
+        from .commands.screen import wrapped
 
         reason = dict(entry.fields)["CNI_REASON"]
         for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
-            lines = textwrap.wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-            _answer("".join(f"{line}\n" for line in lines))
+            _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 
 def _where(error: BaseException) -> str:
@@ -147,17 +146,18 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 
 def _recover(node: Node, options: "argparse.Namespace") -> int:
     from .commands import recover
+    from .edges import config
 
-    if options.crowded and recover.none_is_crowded(node):
+    if options.crowded and config.read(node).config.max_kept_leases is None:
         print("max_kept_leases is null: no network counts as crowded.")
         return os.EX_OK
     attended = not (options.yes and options.crowded)
     if attended:
         seen = recover.look(node, crowded=options.crowded)
         print(recover.as_text(seen), end="", flush=True)
-        doubt = recover.doubt(seen)
-        if doubt is not None:
-            raise RefusedError(f"nothing was changed: {doubt}")
+        doubts = [each for sight in seen for each in sight.living.doubts]
+        if doubts:
+            raise RefusedError(f"nothing was changed: {doubts[0]}")
         if options.dry_run or not recover.leaked(seen):
             return os.EX_OK
     if not (options.yes or _confirmed()):
@@ -211,12 +211,11 @@ def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
 
 
-def _history(node: Node, most: int | None, *, as_json: bool) -> int:
+def _history(node: Node, *, as_json: bool) -> int:
     from .commands import history, screen
 
     found = history.read(node)
-    text = history.as_json(found, most) if as_json else history.as_text(found, most, screen.of(sys.stdout))
-    _answer(text)
+    _answer(history.as_json(found) if as_json else history.as_text(found, screen.of(sys.stdout)))
     return os.EX_OK
 
 

@@ -66,11 +66,11 @@ def _of_now(report: Report) -> Iterator[Metric]:
     yield "pending_reset", pending, [(report.pending is not None, {})]
     wrong = len(report.attention) + len(report.unread)
     yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
-    stocks = [(each, {"network": each.network.name}) for each in report.stocks]
-    leases: Samples = [(each.network.inet, {**labels, "family": "ipv4"}) for each, labels in stocks]
-    leases += [(each.network.inet6, {**labels, "family": "ipv6"}) for each, labels in stocks]
+    stocks = [(each, {"network": each.name}) for each in report.stocks]
+    leases: Samples = [(each.ipv4, {**labels, "family": "ipv4"}) for each, labels in stocks]
+    leases += [(each.ipv6, {**labels, "family": "ipv6"}) for each, labels in stocks]
     yield "leases", "Leases now, by network and address family.", leases
-    torn: Samples = [(each.network.torn, labels) for each, labels in stocks]
+    torn: Samples = [(each.torn, labels) for each, labels in stocks]
     yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
     leaked: Samples = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
     yield "leases_leaked", "Leases now whose container does not live, by network.", leaked

@@ -5,7 +5,6 @@ waits meanwhile, as it does for another plugin.
 """
 
 import os
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -21,20 +20,20 @@ from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
 from ..edges.shelf import Shelf
-from .screen import local
+from .screen import local, wrapped
 
-Say = Callable[[str], None]
 _WITH_NAMES: Final = (Fate.ADDRESS, Fate.NO_PROCESS, Fate.UNTOUCHABLE)
 _NAMED: Final = 3  # so many of a kind
-_WIDTH: Final = 80
 
 
 class Sight(NamedTuple):
-    """One network as it was seen."""
+    """One network as it was seen, and what was done."""
 
     network: str
-    fates: Mapping[Lease, Fate]
-    living: Living
+    fates: Mapping[Lease, Fate] = {}
+    living: Living = Living()
+    cleared: int = 0
+    wrong: CniLeaseResetError | None = None
 
     def of(self, fate: Fate) -> tuple[Lease, ...]:
         """List the leases with one fate."""
@@ -53,19 +52,13 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
         return tuple(_see(node, name, leases.inventory(data, name)) for name in names)
 
 
-def none_is_crowded(node: Node) -> bool:
-    """Whether there is no limit beyond which a network would be crowded."""
-    return config.read(node).config.max_kept_leases is None
-
-
 def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[str, ...]:
     """Name the networks that are configured, or those of them that are crowded."""
     found = leases.survey(node, settings)
     for trouble in found.troubles:
         if trouble.again:
             raise InputOutputError(f"network {printable(trouble.network)}: {trouble.why}")
-    listed = [each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)]
-    return tuple(network.name for network in listed)
+    return tuple(each.name for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
 
 
 def _see(node: Node, network: str, found: tuple[Lease, ...]) -> Sight:
@@ -73,7 +66,9 @@ def _see(node: Node, network: str, found: tuple[Lease, ...]) -> Sight:
     return Sight(network, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
 
 
-def work(node: Node, journal: Journal, say: Say, *, crowded: bool = False) -> CniLeaseResetError | None:
+def work(
+    node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool = False
+) -> CniLeaseResetError | None:
     """Set aside what is leaked, network by network, and say what was done and what is left.
 
     Returns what went wrong: a network that was busy, refused or failed does not stop the others. The journal knows all
@@ -81,35 +76,32 @@ def work(node: Node, journal: Journal, say: Say, *, crowded: bool = False) -> Cn
     """
     settings = config.read(node).config
     onto = Shelf(node, settings, node.boot_id(), "recover")
-    cleared, found = [], 0
-    wrong: list[tuple[str, CniLeaseResetError]] = []
+    done = []
     for name in _networks(node, settings, crowded=crowded):
-        sight, number, error = _recover(node, name, onto)
-        found += len(sight.fates)
-        if number:
-            cleared.append((name, number))
-        if error is not None:
-            wrong.append((name, error))
-        if number or (error is None and not crowded):
-            say(f"{printable(name)}: {events.leases(number)} set aside{f' as {onto.name}' if number else ''}")
-            for line in _kept(sight):
+        sight = _recover(node, name, onto)
+        done.append(sight)
+        if sight.cleared or (sight.wrong is None and not crowded):
+            where = f" as {onto.name}" if sight.cleared else ""
+            for line in (f"{printable(name)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
                 say(line)
+    cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
     if cleared:
-        journal.send(events.recovered(Reset(onto.name, tuple(cleared)), found=found))
+        journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
         shelf.prune(node, settings)
+    wrong = {printable(each.network): each.wrong for each in done if each.wrong is not None}
     if not wrong:
         return None
     what = "not all was done" if cleared else "nothing was changed"
-    kind = max((type(error) for _, error in wrong), key=lambda each: each is InputOutputError)
-    failure = kind(f"{what}: {'; '.join(f'network {printable(name)}: {error}' for name, error in wrong)}")
+    kind = max((type(error) for error in wrong.values()), key=lambda each: each is InputOutputError)
+    failure = kind(f"{what}: {'; '.join(f'network {name}: {error}' for name, error in wrong.items())}")
     if not crowded or record.first_time(node, "recover-refused"):
         journal.send(events.not_recovered(str(failure)))
     return failure
 
 
-def _recover(node: Node, name: str, onto: Shelf) -> tuple[Sight, int, CniLeaseResetError | None]:
-    """Deal with one network: as it was seen under the lock, how many leases were set aside, and what went wrong."""
-    seen = Sight(name, {}, Living())
+def _recover(node: Node, name: str, onto: Shelf) -> Sight:
+    """Deal with one network, and return it as it was seen under the lock."""
+    seen = Sight(name)
     with ExitStack() as ours:
 
         def rule(due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
@@ -119,25 +111,19 @@ def _recover(node: Node, name: str, onto: Shelf) -> tuple[Sight, int, CniLeaseRe
             spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
             return Ruling(next(iter(seen.living.doubts), None), spared)
 
+        step = Step(name, Selection.ALL, "recover")
         try:
-            reset = setaside.set_aside((_all_of(name),), onto, rule, patience=setaside.PATIENCE)
+            reset = setaside.set_aside((step,), onto, rule, patience=setaside.PATIENCE)
         except BusyError as error:
-            return seen, 0, error
+            return seen._replace(wrong=error)
         except OSError as error:
-            return seen, 0, InputOutputError(describe(error))
+            return seen._replace(wrong=InputOutputError(describe(error)))
+    wrong: CniLeaseResetError | None = None if reset.refusal is None else RefusedError(reset.refusal)
+    for trouble in reset.troubles:  # one at most: it is one network
+        wrong = (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
     stuck = {lease.address for lease in reset.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return seen._replace(fates=fates), sum(number for _, number in reset.cleared), _wrong(reset)
-
-
-def _wrong(reset: Reset) -> CniLeaseResetError | None:
-    for trouble in reset.troubles:
-        return (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
-    return None if reset.refusal is None else RefusedError(reset.refusal)
-
-
-def _all_of(name: str) -> Step:
-    return Step(name, Selection.ALL, "recover")
+    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong)
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:
@@ -152,33 +138,27 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def leaked(sights: tuple[Sight, ...]) -> int:
+    """Count the leases that look leaked."""
+    return sum(len(sight.of(Fate.LEAKED)) for sight in sights)
+
+
 def _kept(sight: Sight) -> list[str]:
     """Say how many leases stay, by the reason; where it is an address, which, for nobody else would tell."""
     lines = []
     for fate in Fate:
-        its = sight.of(fate)
-        if fate is Fate.LEAKED or not its:
-            continue
+        its = [] if fate is Fate.LEAKED else sight.of(fate)
         names = [_named(lease, sight) for lease in its[:_NAMED]] if fate in _WITH_NAMES else []
-        more = ["…"] if len(its) > _NAMED and names else []
-        text = f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}"
-        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False, break_long_words=False)
+        more = ["…"] if names and len(its) > _NAMED else []
+        if its:
+            text = f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}"
+            lines += wrapped(text, indent=9)
     return lines
 
 
 def _named(lease: Lease, sight: Sight) -> str:
     process = sight.living.addresses.get(lease.address)
     return lease.address if process is None else f"{lease.address} (process {process})"
-
-
-def leaked(sights: tuple[Sight, ...]) -> int:
-    """Count the leases that look leaked."""
-    return sum(len(sight.of(Fate.LEAKED)) for sight in sights)
-
-
-def doubt(sights: tuple[Sight, ...]) -> str | None:
-    """Say why nothing would be set aside."""
-    return next((each for sight in sights for each in sight.living.doubts), None)
 
 
 def _table(found: tuple[Lease, ...]) -> list[str]:

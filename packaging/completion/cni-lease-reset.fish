@@ -20,5 +20,4 @@ complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l dry-run 
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l yes -d 'Do not ask'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from recover' -l crowded -d 'Only crowded networks'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from restore' -a '(command ls /var/lib/cni/cni-lease-reset/set-aside 2>/dev/null)'
-complete -c cni-lease-reset -n '__fish_seen_subcommand_from history' -s n -l lines -x -d 'List the newest N only'
 complete -c cni-lease-reset -n '__fish_seen_subcommand_from history' -l json -d 'For programs'

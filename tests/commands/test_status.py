@@ -202,6 +202,14 @@ def test_what_cni_says_and_cannot_be_read_is_told(tree: Tree) -> None:
     assert gathered(tree).unread == ("'/etc/cni/net.d/10.conflist': not valid JSON",)
 
 
+def test_a_path_too_long_for_a_line_stands_below_its_label(tree: Tree) -> None:
+    (tree.root / "etc/cni/net.d").mkdir(parents=True)
+    tree.lease("10.52.0.2")
+    path = f"/etc/cni/net.d/{'x' * 60}.conflist"
+    (tree.root / path[1:]).write_text("{")
+    assert f"\nNot read: \n          '{path}':\n          not valid JSON\n" in shown(tree)
+
+
 def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
     (tree.state / "set-aside/1-20269999T999999Z-aaaaaaaa/k8s-pod-network").mkdir(parents=True)
     report = gathered(tree)
@@ -248,7 +256,7 @@ def test_status_owns_up_to_leases_that_it_cannot_read(tree: Tree, monkeypatch: p
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EACCES)
     report = gathered(tree)
     assert report.unread == ("network k8s-pod-network: no owner can be read in 2 leases",)
-    assert (report.stocks[0].network.inet, report.stocks[0].leaked) == (3, 1)
+    assert (report.stocks[0].ipv4, report.stocks[0].leaked) == (3, 1)
 
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
