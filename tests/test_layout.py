@@ -86,7 +86,7 @@ if sys.version_info >= (3, 14):
 OF_OURS = """
     cli service core edges
     core.errors core.events core.model core.outcome core.plan core.verdict
-    edges.alarm edges.config edges.durable edges.journald edges.leases edges.lock edges.marker edges.node edges.record
+    edges.config edges.durable edges.journald edges.leases edges.lock edges.marker edges.node edges.record
     edges.systemd
 """
 

@@ -4,7 +4,6 @@ In the other order a pod started between the two questions would be missed.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Final
 
 from ..core.errors import printable
@@ -34,7 +33,7 @@ def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[L
     if refusal is None and living.answers(node):
         refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}its unit"
     if refusal is None:
-        found = living.whose(node, tuple(chain.from_iterable(due.values())), caged=True)
+        found = living.whose(node, [lease for its in due.values() for lease in its], caged=True)
         refusal = _of_pods(found)
         if refusal is None and runtime is not None and runtime.is_known and runtime.starting:
             remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)

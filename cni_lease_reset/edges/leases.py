@@ -16,7 +16,7 @@ from typing import Final
 from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Selection, Survey, Trouble
 from . import durable
-from .alarm import TooLongError, within
+from .lock import within
 from .node import Node
 
 _LOCK: Final = "lock"
@@ -172,8 +172,6 @@ def _lock(network: int, create: int, patience: float) -> Iterator[None]:
         with within(patience) if patience else nullcontext():
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if patience else fcntl.LOCK_NB))
         yield
-    except TooLongError as error:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), _LOCK) from error
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
         os.close(lock)

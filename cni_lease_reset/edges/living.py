@@ -15,8 +15,6 @@ from ..core.errors import describe, printable
 from ..core.fate import Living
 from ..core.model import Lease
 from . import child, mountinfo, namespaces, traces
-from .mountinfo import Mount
-from .namespaces import Addresses
 from .node import Node
 from .sight import Sight, content
 
@@ -30,8 +28,8 @@ def whose(
 ) -> Living:
     """Ask in a child, for ``seconds`` at most, which owners and addresses of leases live; no answer is a doubt.
 
-    So is any place but the machine's own rooms, of which ``boot``, caged, knows nothing. The child may outlive this,
-    and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
+    Outside of the machine's own rooms is a doubt, too, but not for ``boot``, which is ``caged``. The child may outlive
+    this, and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
     """
     if not (found or caged):
         return Living()
@@ -59,7 +57,7 @@ def look(
     if node.is_this_machine or os.path.isdir(f"{proc}/1"):  # below another root nobody may run at all
         _doubt_hidden(sight, proc)
     before = traces.gather(sight, node)
-    found = Addresses(sight, addresses)
+    found = namespaces.Addresses(sight, addresses)
     for process in traces.processes(sight, proc):
         found.look(f"{proc}/{process}/net", process)
     mounts = namespaces.mounted(sight, proc)
@@ -67,10 +65,11 @@ def look(
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
     pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
-    return Living(before.of(owners) | after.of(owners), found.found, tuple(dict.fromkeys(pods)), sight.doubts)
+    known = {owner for owner in owners if any(each.know(os.fsencode(owner)) for each in (before, after))}
+    return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
 
 
-def _mounts_of_pods(mounts: Collection[Mount], states: Collection[str]) -> list[str]:
+def _mounts_of_pods(mounts: Collection[mountinfo.Mount], states: Collection[str]) -> list[str]:
     """Say which mounted network namespaces are a pod's, by their names and places."""
     return [
         f"the network namespace of a pod is mounted at {printable(mount.point, quoted=True)}"
@@ -97,11 +96,10 @@ def _why_hidden(table: str) -> str:
     hidden, group = options.get("hidepid"), options.get("gid")
     if hidden is None:
         return "run where the machine's own /proc is mounted"
+    remedy = f"its group {group} (in a unit: SupplementaryGroups={group})"
     if group is None:
-        return f"/proc is mounted with hidepid={hidden}: run with CAP_SYS_PTRACE, or mount it without"
-    return (
-        f"/proc is mounted with hidepid={hidden}: run with its group {group} (in a unit: SupplementaryGroups={group})"
-    )
+        remedy = "CAP_SYS_PTRACE, or mount it without"
+    return f"/proc is mounted with hidepid={hidden}: run with {remedy}"
 
 
 def own_room(node: Node) -> str | None:

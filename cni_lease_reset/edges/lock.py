@@ -1,10 +1,12 @@
-"""One program at a time: a lock on the state directory, which nobody but its owner can take."""
+"""One program at a time: a lock on the state directory, which nobody but its owner can take; a deadline for locks."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from ..core.errors import BusyError
 from . import durable
@@ -37,3 +39,20 @@ def _lock(state: int) -> None:
         fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BusyError("another cni-lease-reset is at work, try again") from error
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let a lock be waited for, but not longer: then it is a ``BlockingIOError``, as if nobody had waited."""
+    import signal  # a boot that waits for nobody does not pay for it
+
+    def ring(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -3,13 +3,12 @@
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
 from ..core.errors import printable
-from . import mountinfo
-from .mountinfo import Mount
+from .mountinfo import Mount, parse
 from .sight import Sight
 
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET: the os module has it only since it has setns
@@ -18,7 +17,7 @@ _OURSELVES: Final = "/proc/thread-self"  # never below a root: the kernel tells 
 
 def mounted(sight: Sight, proc: str) -> list[Mount]:
     """List the network namespaces that PID 1 sees mounted, whether processes are in them or not."""
-    found = mountinfo.parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
+    found = parse(os.fsdecode(sight.read(f"{proc}/1/mountinfo")))
     return [mount for mount in found if mount.kind == "nsfs" and mount.root.startswith("net:[")]
 
 
@@ -77,8 +76,8 @@ class Addresses:
             os.close(home)
         for mount in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
             why = None if mount.root in entered else failed.get(mount.root)
-            if why is not None and not self._sight.excuses(why):
-                self._sight.doubt("nsfs", _not_entered(mount.point, why))
+            if why is not None:
+                self._sight.doubt("nsfs", _not_entered(mount.point, why), why)
 
 
 def _not_entered(point: str, error: OSError) -> str:
@@ -105,17 +104,14 @@ def _enter(path: str, name: str) -> None:
 
 
 def _setns(namespace: int) -> None:
-    setns: Callable[[int, int], None] = getattr(os, "setns", _setns_of_libc)  # os.setns is new in Python 3.12
-    setns(namespace, _NETWORK)
+    getattr(os, "setns", _setns_of_libc)(namespace, _NETWORK)  # os.setns is new in Python 3.12
 
 
 def _setns_of_libc(namespace: int, kind: int) -> None:
     try:
         import ctypes
 
-        libc = ctypes.CDLL(None, use_errno=True)
-        status = libc.setns(namespace, kind)
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, kind) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     except (ImportError, MemoryError) as error:  # MemoryDenyWriteExecute=
         raise OSError(errno.ENOSYS, f"Python cannot call setns(2): {error}") from error
-    if status != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

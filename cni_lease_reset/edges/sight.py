@@ -17,26 +17,18 @@ class Sight:
     def __init__(self, *, caged: bool, lenient: bool = False) -> None:
         self.caged = caged
         self._lenient = lenient
-        self._doubts: dict[str, str] = {}  # one of a kind: they come by the hundred
+        self.doubts: dict[str, str] = {}  # sentences by their kind, one of each: they come by the hundred
 
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why somebody may live of whom nothing was seen: sentences."""
-        return tuple(self._doubts.values())
-
-    def doubt(self, kind: str, sentence: str) -> None:
-        """Note a doubt, unless there is one of its kind."""
-        self._doubts.setdefault(kind, sentence)
-
-    def excuses(self, error: OSError) -> bool:
-        """Whether an error is no doubt, for this was denied to somebody who only shows what he sees."""
-        return self._lenient and error.errno in _DENIED
+    def doubt(self, kind: str, sentence: str, error: OSError | None = None) -> None:
+        """Note why somebody may live of whom nothing was seen; it is none if it is lenient and the error a denial."""
+        if not (self._lenient and error is not None and error.errno in _DENIED):
+            self.doubts.setdefault(kind, sentence)
 
     def failed(self, path: str, error: OSError, *, advice: str = "") -> None:
         """Make a doubt of an error, where it is one."""
-        if error.errno not in _ABSENT and not self.excuses(error):
+        if error.errno not in _ABSENT:
             advised = advice if error.errno in _DENIED else ""
-            self.doubt(os.path.basename(path), f"{printable(path, quoted=True)}: {error.strerror}{advised}")
+            self.doubt(os.path.basename(path), f"{printable(path, quoted=True)}: {error.strerror}{advised}", error)
 
     def read(self, path: str, *, advice: str = "") -> bytes:
         """Read a file whole; one that is not there is empty, as is what a process leaves behind that ends."""

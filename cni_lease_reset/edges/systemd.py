@@ -12,10 +12,9 @@ _SYSTEMCTL: Final = "/usr/bin/systemctl"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _UNIT: Final = b"org.freedesktop.systemd1.Unit"
 _LEFT: Final = "InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
-_STARTING: Final = ("initializing", "starting")
 
 T = TypeVar("T")
-_Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState, and each unit: a Unit, has it a job
+_Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState and units, as they fit through a pipe
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -26,11 +25,12 @@ class Answer(NamedTuple, Generic[T]):
 
 
 class Unit(NamedTuple):
-    """A unit of the runtime."""
+    """A unit, one of the runtime or ``shutdown.target``."""
 
     state: str  # its ActiveState; a unit that does not exist is ``inactive``
     exists: bool
     has_run: bool  # since this kernel started, as far as systemd remembers
+    has_job: bool = False
 
 
 class Runtime(NamedTuple):
@@ -38,6 +38,7 @@ class Runtime(NamedTuple):
 
     units: tuple[Unit, ...]
     starting: bool  # systemd has not finished its first transaction: this is the boot itself
+    stopping: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -65,20 +66,32 @@ class Systemd(Manager):
     """The systemd of this machine."""
 
     def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Ask D-Bus, and systemctl where that does not answer."""
-        told, remark = _ask(units)
+        """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+
+        D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
+        """
+        from . import child  # only a boot that asks pays for it
+
+        try:
+            told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
+        except child.LateError:
+            told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+        except child.NoAnswerError as error:
+            told, silent = None, f"D-Bus cannot be asked ({error})"
+        remark = None
         if told is None:
-            return Answer(None, remark)
+            try:
+                told, remark = _through_systemctl(units), f"{silent}; asked systemctl instead"
+            except _NoAnswerError as error:
+                return Answer(None, f"{silent}; {error}")
         state, found = told
-        return Answer(Runtime(tuple(Unit(*each[:3]) for each in found), state in _STARTING), remark)
+        starting, stopping = state in ("initializing", "starting"), state == "stopping"
+        return Answer(Runtime(tuple(map(Unit._make, found)), starting, stopping), remark)
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
-        told, remark = _ask(["shutdown.target"])
-        if told is None:
-            return Answer(None, remark)
-        state, found = told
-        return Answer(state == "stopping" or any(has_job for *_, has_job in found), remark)
+        runtime, remark = self.runtime(["shutdown.target"])
+        return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
 
     def ordered_before(self, unit: str) -> tuple[str, ...] | None:
         """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
@@ -92,27 +105,6 @@ class _NoAnswerError(Exception):
     """Nobody is there, or takes too long."""
 
 
-def _ask(units: Sequence[str]) -> Answer[_Told]:
-    """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
-
-    D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
-    """
-    from . import child  # only a boot that asks pays for it
-
-    try:
-        told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
-    except child.LateError:
-        told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
-    except child.NoAnswerError as error:
-        told, silent = None, f"D-Bus cannot be asked ({error})"
-    if told is not None:
-        return Answer(told)
-    try:
-        return Answer(_by_systemctl(units), f"{silent}; asked systemctl instead")
-    except _NoAnswerError as error:
-        return Answer(None, f"{silent}; {error}")
-
-
 def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
     """Ask over the system bus, or say why not."""
     try:
@@ -122,7 +114,7 @@ def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
 
         try:
             with DBus() as bus:
-                return _by(bus, units), ""
+                return _look(bus, units), ""
         except DBusBaseError as error:
             return None, f"D-Bus cannot be reached ({error})"
     except ImportError as error:
@@ -144,7 +136,7 @@ def _stand_in_for_the_package() -> None:
         sys.modules["pystemd"] = package
 
 
-def _by(bus: "DBus", units: Sequence[str]) -> _Told:
+def _look(bus: "DBus", units: Sequence[str]) -> _Told:
     """Ask for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
 
     Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
@@ -160,12 +152,10 @@ def _by(bus: "DBus", units: Sequence[str]) -> _Told:
 
 
 def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
-    """Ask for properties of each unit, or of systemd itself. As root it needs no D-Bus: PID 1 has a socket of its own.
-
-    What is empty may be left out. Raises ``_NoAnswerError``.
-    """
+    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``_NoAnswerError``."""
     import subprocess
 
+    # As root it needs no D-Bus, for PID 1 listens on a socket of its own.
     command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
@@ -179,10 +169,10 @@ def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
     return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
-def _by_systemctl(units: Sequence[str]) -> _Told:
+def _through_systemctl(units: Sequence[str]) -> _Told:
     state = _systemctl("SystemState")[0].get("SystemState", "")
-    shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
-    return state, [
-        (each["ActiveState"], each["LoadState"] == "loaded", each[_LEFT] != "0", each.get("Job", "") not in ("", "0"))
-        for each in shown
-    ]
+    found = []
+    for each in _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units):
+        has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")
+        found.append((each.get("ActiveState", "unknown"), each.get("LoadState") == "loaded", has_run, has_job))
+    return state, found

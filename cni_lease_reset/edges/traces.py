@@ -6,7 +6,7 @@ only if it is root's, and not inside a container.
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ..core.errors import printable
@@ -31,19 +31,16 @@ class Traces(NamedTuple):
     """What was found at one time."""
 
     text: bytes  # command lines and names, apart
+    words: frozenset[bytes]  # of the text, each long enough for an id
     plugins: frozenset[bytes]  # containers that a CNI plugin works for
     pods: tuple[str, ...]  # what says that a pod of Kubernetes lives, whichever: sentences
     states: frozenset[str]  # where some containerd keeps its state
 
-    def of(self, owners: Collection[str]) -> frozenset[str]:
-        """Return the owners that left a trace."""
-        words = frozenset(_WORD.findall(self.text))
-        return frozenset(owner for owner in owners if self._knows(os.fsencode(owner), words))
-
-    def _knows(self, owner: bytes, words: frozenset[bytes]) -> bool:
+    def know(self, owner: bytes) -> bool:
+        """Whether an owner left one."""
         last = owner.rpartition(b"-")[2]  # nerdctl's owners are <namespace>-<id>
         sought = last if len(last) >= _SHORTEST else owner
-        if owner in self.plugins or sought in words:
+        if owner in self.plugins or sought in self.words:
             return True
         if len(sought) < _SHORTEST or sought.isalnum() or sought not in self.text:
             return False
@@ -62,7 +59,7 @@ def gather(sight: Sight, node: Node) -> Traces:
     names = [name for state in sorted(states) for name in _kept(sight, node.path(state))]
     names += sight.names(node.path(_CRIO))
     text = b"\0".join((*commands.values(), *map(os.fsencode, names)))
-    return Traces(text, plugins, tuple(pods), frozenset(states))
+    return Traces(text, frozenset(_WORD.findall(text)), plugins, tuple(pods), frozenset(states))
 
 
 def _said(sight: Sight, proc: str) -> tuple[dict[int, bytes], frozenset[bytes]]:

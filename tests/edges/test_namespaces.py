@@ -71,7 +71,7 @@ def test_a_namespace_is_read_once_however_many_processes_are_in_it(machine: Mach
     found = namespaces.Addresses(sight := Sight(caged=True), [])
     for process in (pause, app):
         found.look(f"{machine.proc}/{process}/net", process)
-    assert sight.doubts == ()
+    assert sight.doubts == {}
 
 
 def test_anybodys_namespace_counts(machine: Machine) -> None:
@@ -263,7 +263,7 @@ def test_a_namespace_that_is_unmounted_while_we_look_is_nothing(machine: Machine
     found = namespaces.Addresses(sight, ["10.52.0.7"])
     found.enter(seen, proc)
     Path(namespace).unlink(missing_ok=True)
-    assert (found.found, sight.doubts) == ({}, ())
+    assert (found.found, sight.doubts) == ({}, {})
 
 
 def test_below_another_root_a_mounted_namespace_cannot_be_entered(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 A stand-in answers in systemd's name, for no systemd runs under a test.
 """
 
+import resource
 import signal
 import socket
 import subprocess
@@ -139,7 +140,7 @@ def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     with running(sys.executable, STAND_IN, address, "stopping", "k3s.service=active", "k3s.service@5"):
         command = ["/usr/bin/python3", "-c", code]
         done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
-    up = Answer(Runtime((Unit("active", exists=True, has_run=True),), starting=False))
+    up = Answer(Runtime((Unit("active", exists=True, has_run=True),), starting=False, stopping=True))
     assert (done.stdout, done.stderr) == (f"{up} {Answer(True)}\n", "")
 
 
@@ -282,6 +283,23 @@ def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: st
 def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
     program(systemctl, 'case "$*" in *Before*our.service) echo Before=k3s.service shutdown.target;; esac')
     assert Systemd().ordered_before("our.service") == ("k3s.service", "shutdown.target")
+
+
+def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl: Path) -> None:
+    assert Systemd().ordered_before("our.service") is None
+
+
+def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
+    from cni_lease_reset.edges import child  # noqa: F401  no file can be opened in a moment
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        answer = Systemd().runtime(UNITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    asked = "D-Bus cannot be asked (no process can be made: Too many open files); systemctl failed ("
+    assert (answer.value, str(answer.remark)[: len(asked)]) == (None, asked)
 
 
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def slowly(*, first: bool = True) -> None:
         if len(asked) == 2:
             time.sleep(_WHILE)
         found = gather(sight, node)
-        return found if first or len(asked) == 2 else found._replace(text=b"", plugins=frozenset())
+        return found if first or len(asked) == 2 else found._replace(text=b"", words=frozenset(), plugins=frozenset())
 
     put(traces, "gather", slow)
 
