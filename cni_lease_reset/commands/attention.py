@@ -46,19 +46,16 @@ def pending(boot_id: BootId | None, noted: record.Record, reading: Reading | Non
             return None  # the mark is used up; whether anything was due nobody looked
         undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
         return f"{undone}. {_UNDONE[outcome.result]}"
-    why = _unproven(boot_id, reading)
-    return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
-
-
-def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
     match reading:
         case NoMarker():
-            return "there is no marker"
+            unproven = "there is no marker"
         case DamagedMarker(why=why):
-            return f"the marker is damaged ({why})"
+            unproven = f"the marker is damaged ({why})"
         case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
-            return "the marker is still that of an earlier boot, which had no clean end"
-    return None
+            unproven = "the marker is still that of an earlier boot, which had no clean end"
+        case _:
+            return None
+    return f"{unproven}. {_UNDONE[Result.REFUSED]}"
 
 
 def of_boot(boot_id: BootId | None, noted: record.Record, due: str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
 from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local, wrapped
-from .status import OnShelf, Report, Stock
+from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _BAR: Final = 40
@@ -59,7 +59,10 @@ def as_text(report: Report, screen: Screen) -> str:
         counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
         lines += wrapped(f"not configured: {counts}", indent=16)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
-    lines += [line for reset in report.resets for line in _reset_lines(reset)]
+    for reset in report.resets:
+        when = "?" if reset.time is None else local(datetime.fromisoformat(reset.time).timestamp())
+        row = f"{reset.name:<28}{reset.leases:>6}  {when[:16] + when[19:]:<24}"  # minutes will do
+        lines += wrapped(row + reset.reason, indent=len(row))
     for label, texts in (("Attention: ", report.attention), ("Not read: ", report.unread)):
         lines += [""] if texts else []
         for text in texts:
@@ -116,9 +119,3 @@ def _pool_line(pool: Pool, screen: Screen) -> str:
     colour = Colour.GOOD if percent < _HALF else Colour.WARN if percent < _FULL else Colour.BAD
     bar = screen.paint(screen.bar(pool.leases, pool.size, _BAR), colour)
     return f"  {family}  {bar}  {pool.leases} of {pool.size}, {percent} % full"
-
-
-def _reset_lines(reset: OnShelf) -> list[str]:
-    when = "?" if reset.time is None else local(datetime.fromisoformat(reset.time).timestamp())
-    row = f"{reset.name:<28}{reset.leases:>6}  {when[:16] + when[19:]:<24}"  # minutes will do
-    return wrapped(row + reset.reason, indent=len(row))

@@ -147,18 +147,16 @@ def _kept(sight: Sight) -> list[str]:
     """Say how many leases stay, by the reason; where it is an address, which, for nobody else would tell."""
     lines = []
     for fate in Fate:
-        its = [] if fate is Fate.LEAKED else sight.of(fate)
-        names = [_named(lease, sight) for lease in its[:_NAMED]] if fate in _WITH_NAMES else []
-        more = ["…"] if names and len(its) > _NAMED else []
-        if its:
-            text = f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}"
-            lines += wrapped(text, indent=9)
+        its = [lease.address for lease in sight.of(fate)]
+        if fate is Fate.LEAKED or not its:
+            continue
+        text = f"  {len(its):>4} kept, {fate}"
+        if fate in _WITH_NAMES:
+            of = sight.living.addresses
+            names = [f"{each} (process {of[each]})" if of.get(each) else each for each in its[:_NAMED]]
+            text += f": {', '.join(names)}{', …' if len(its) > _NAMED else ''}"
+        lines += wrapped(text, indent=9)
     return lines
-
-
-def _named(lease: Lease, sight: Sight) -> str:
-    process = sight.living.addresses.get(lease.address)
-    return lease.address if process is None else f"{lease.address} (process {process})"
 
 
 def _table(found: tuple[Lease, ...]) -> list[str]:
