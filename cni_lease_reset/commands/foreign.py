@@ -17,6 +17,14 @@ def text(node: Node, path: str) -> str:
         return durable.whole(node.path(path), LIMIT)[0].decode(errors="replace")
 
 
+def glance(node: Node, path: str) -> str:
+    """Do the same; one that cannot be read says nothing."""
+    try:
+        return text(node, path)
+    except OSError:
+        return ""
+
+
 def listing(node: Node, directory: str, *endings: str) -> list[str]:
     """List the files of a directory with one of these endings, sorted by name; nothing where it cannot be listed."""
     try:

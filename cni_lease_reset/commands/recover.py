@@ -1,8 +1,4 @@
-"""``recover``: leaked addresses back on a running node, with RKE2 and all pods up.
-
-Network by network it takes host-local's lock, asks who lives, and sets aside the leases of which nobody says so; an ADD
-waits meanwhile, as it does for another plugin.
-"""
+"""``recover``: leaked addresses back on a running node, with all pods up; an ADD waits for it as for another plugin."""
 
 import os
 import time
