@@ -14,13 +14,13 @@ from ..core.model import (
     Marker,
     Network,
     NoMarker,
+    Outcome,
     Reading,
     Result,
     State,
     Verdict,
 )
 from ..core.plan import is_crowded
-from ..edges import record
 from ..edges.node import STATE_DIRECTORY, Node
 from ..edges.systemd import Manager
 from . import mounts, rivals
@@ -36,34 +36,29 @@ _UNDONE = {
 }
 
 
-def pending(boot_id: BootId | None, noted: record.Record, reading: Reading | None, config: Config) -> str | None:
+def pending(boot_id: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config) -> str | None:
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
     if config.clear_when is ClearWhen.NEVER:
         return None
-    outcome = record.judged(noted, boot_id)
     if outcome is not None and outcome.result in _UNDONE:
         if (outcome.judgement.verdict, outcome.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
             return None  # the mark is used up; whether anything was due nobody looked
         undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
         return f"{undone}. {_UNDONE[outcome.result]}"
-    why = _unproven(boot_id, reading)
-    return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
-
-
-def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
     match reading:
         case NoMarker():
-            return "there is no marker"
+            unproven = "there is no marker"
         case DamagedMarker(why=why):
-            return f"the marker is damaged ({why})"
+            unproven = f"the marker is damaged ({why})"
         case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
-            return "the marker is still that of an earlier boot, which had no clean end"
-    return None
+            unproven = "the marker is still that of an earlier boot, which had no clean end"
+        case _:
+            return None
+    return f"{unproven}. {_UNDONE[Result.REFUSED]}"
 
 
-def of_boot(boot_id: BootId | None, noted: record.Record, due: str | None) -> Iterator[str]:
+def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
-    outcome = record.judged(noted, boot_id)
     if outcome is None:
         yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:

@@ -9,7 +9,7 @@ from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
 from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local, wrapped
-from .status import OnShelf, Report, Stock
+from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _BAR: Final = 40
@@ -24,7 +24,7 @@ def as_json(report: Report) -> str:
         "version": VERSION,
         "boot_id": report.boot_id,
         "boot": record.as_json(noted) if isinstance(noted, Outcome) else None,
-        "marker": _marker_json(report.reading),
+        "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
         "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
         "resets": [each._asdict() for each in report.resets],
@@ -35,20 +35,9 @@ def as_json(report: Report) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _marker_json(reading: Reading | None) -> dict[str, str]:
-    match reading:
-        case Marker():
-            return reading._asdict()
-        case NoMarker():
-            return {"state": "none"}
-        case None:
-            return {"state": "unread"}
-    return {"state": "damaged", "reason": reading.why}
-
-
 def as_text(report: Report, screen: Screen) -> str:
     """Write the report for people."""
-    rows = [*_record_rows(report), ("Marker", _marker_text(report.reading, report.boot_id))]
+    rows = [*_record_rows(report), ("Marker", _marker(report.reading, report.boot_id)[1])]
     lines = [line for label, text in rows for line in wrapped(f"{label:<12}{text}", indent=12)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
     lines += [line for stock in report.stocks for line in _stock_lines(stock, screen)]
@@ -59,7 +48,10 @@ def as_text(report: Report, screen: Screen) -> str:
         counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
         lines += wrapped(f"not configured: {counts}", indent=16)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
-    lines += [line for reset in report.resets for line in _reset_lines(reset)]
+    for reset in report.resets:
+        when = "?" if reset.time is None else local(datetime.fromisoformat(reset.time).timestamp())
+        row = f"{reset.name:<28}{reset.leases:>6}  {when[:16] + when[19:]:<24}"  # minutes will do
+        lines += wrapped(row + reset.reason, indent=len(row))
     for label, texts in (("Attention: ", report.attention), ("Not read: ", report.unread)):
         lines += [""] if texts else []
         for text in texts:
@@ -88,16 +80,17 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
     return (("Last boot", why),)
 
 
-def _marker_text(reading: Reading | None, this: BootId | None) -> str:
+def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str], str]:
+    """Show the marker, to programs and to people."""
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
             whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
-            return f"{state} since {since} ({whose})"
+            return reading._asdict(), f"{state} since {since} ({whose})"
         case NoMarker():
-            return "none: the next boot cannot tell how this one ended"
+            return {"state": "none"}, "none: the next boot cannot tell how this one ended"
         case None:
-            return "not known: its directory cannot be read"
-    return f"damaged: {reading.why}"
+            return {"state": "unread"}, "not known: its directory cannot be read"
+    return {"state": "damaged", "reason": reading.why}, f"damaged: {reading.why}"
 
 
 def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
@@ -116,9 +109,3 @@ def _pool_line(pool: Pool, screen: Screen) -> str:
     colour = Colour.GOOD if percent < _HALF else Colour.WARN if percent < _FULL else Colour.BAD
     bar = screen.paint(screen.bar(pool.leases, pool.size, _BAR), colour)
     return f"  {family}  {bar}  {pool.leases} of {pool.size}, {percent} % full"
-
-
-def _reset_lines(reset: OnShelf) -> list[str]:
-    when = "?" if reset.time is None else local(datetime.fromisoformat(reset.time).timestamp())
-    row = f"{reset.name:<28}{reset.leases:>6}  {when[:16] + when[19:]:<24}"  # minutes will do
-    return wrapped(row + reset.reason, indent=len(row))

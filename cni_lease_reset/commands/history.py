@@ -3,12 +3,13 @@
 import glob
 import json
 import subprocess
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
 from ..core.events import KINDS, MessageId, leases
 from ..core.model import Result, Verdict
 from ..edges.node import Node
+from . import foreign
 from .screen import Colour, Screen, local
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
@@ -22,8 +23,6 @@ _RESULTS: Final[dict[str, str]] = {kind: result for result, (kind, _) in KINDS.i
 }
 # What came of a boot is worth a word where it did not do all that was due.
 _NOTES: Final = {Result.REFUSED: "refused", Result.FAILED: "failed", Result.MISCONFIGURED: "config", "fault": "fault"}
-
-Entry: TypeAlias = dict[str, object]
 
 
 class Boot(NamedTuple):
@@ -44,7 +43,7 @@ class History(NamedTuple):
     """The boots of the journal, newest first."""
 
     boots: tuple[Boot, ...]
-    volatile: bool  # the journal is lost at each boot
+    volatile: bool  # the journal is lost at each boot: journald keeps it under /run, or none under /var/log
     remarks: tuple[str, ...]  # what journalctl had to say
 
     @property
@@ -76,15 +75,10 @@ def read(node: Node) -> History:
     remarks = [printable(line.decode(errors="replace")) for line in done.stderr.splitlines()]
     if done.returncode != 0:
         raise InputOutputError(f"the journal cannot be read: {' '.join(remarks[:1]) or 'journalctl failed'}")
-    return History(parse(done.stdout), is_volatile(node), tuple(remarks[:_MOST_REMARKS]))
-
-
-def is_volatile(node: Node) -> bool:
-    """Whether the journal is lost at each boot: journald keeps it under /run, or nothing under /var/log."""
-    # The system's own lies below its machine id; what has a namespace in its name is another's.
+    # The system's own journal lies below its machine id; what has a namespace in its name is another's.
     journals = f"{'[0-9a-f]' * 32}/*.journal*"
-    kept, lost = (glob.glob(journals, root_dir=node.path(f"{each}/log/journal")) for each in ("/var", "/run"))
-    return bool(lost) or not kept
+    lost, kept = (glob.glob(journals, root_dir=node.path(f"{each}/log/journal")) for each in ("/run", "/var"))
+    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:_MOST_REMARKS]))
 
 
 def parse(lines: bytes) -> tuple[Boot, ...]:
@@ -95,13 +89,13 @@ def parse(lines: bytes) -> tuple[Boot, ...]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        boot = _boot(entry) if isinstance(entry, dict) else None
+        boot = _boot(entry)
         if boot is not None:
             boots.setdefault(boot.boot_id, boot)
     return tuple(reversed(boots.values()))
 
 
-def _boot(entry: Entry) -> Boot | None:
+def _boot(entry: object) -> Boot | None:
     result, boot_id = _RESULTS.get(_text(entry, "MESSAGE_ID")), _text(entry, "_BOOT_ID")
     if result is None or not boot_id:
         return None
@@ -118,13 +112,12 @@ def _boot(entry: Entry) -> Boot | None:
     )
 
 
-def _text(entry: Entry, field: str) -> str:
+def _text(entry: object, field: str) -> str:
     """Return a field's text, fit for a terminal; one that is not UTF-8 or comes twice is none of ours."""
-    value = entry.get(field)
-    return printable(value) if isinstance(value, str) else ""
+    return printable(foreign.get(entry, field, str))
 
 
-def _number(entry: Entry, field: str) -> int | None:
+def _number(entry: object, field: str) -> int | None:
     text = _text(entry, field)
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
@@ -150,7 +143,16 @@ def as_text(history: History, screen: Screen) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
     lines += [_line(boot, screen) for boot in history.boots]
-    lines += ["", *_summary(history, screen)] if history.boots else ["(no boot of cni-lease-reset is in the journal)"]
+    number, trend = len(history.boots), history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
+    if number:
+        leaked = f"{leases(history.leaked)} leaked and set aside."
+        boots = f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown"
+        lines += ["", f"{boots}; {leaked}"]
+    else:
+        lines.append("(no boot of cni-lease-reset is in the journal)")
+    if len(trend) > 1:
+        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
+        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
         lines += ["mkdir /var/log/journal && journalctl --flush, see Storage= in journald.conf(5)"]
@@ -166,14 +168,3 @@ def _line(boot: Boot, screen: Screen) -> str:
         verdict = screen.paint(verdict, Colour.WARN)
     note = f" {screen.paint(_NOTES[boot.result], Colour.BAD)}" if boot.result in _NOTES else ""
     return f"{local(boot.time):<27}{boot.boot_id[:8]:<10}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7}{note}"
-
-
-def _summary(history: History, screen: Screen) -> list[str]:
-    boots = f"{len(history.boots)} boot{'s' if len(history.boots) > 1 else ''}"
-    leaked = f"{leases(history.leaked)} leaked and set aside."
-    lines = [f"{boots}, {history.unclean} after an unclean shutdown; {leaked}"]
-    trend = history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
-    if len(trend) > 1:
-        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
-        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
-    return lines

@@ -6,19 +6,18 @@ Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/allocator
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from ..core.errors import describe, printable
 from ..core.model import Config
 from ..edges.node import Node
 from . import foreign
+from .foreign import get
 
 CONFIGURATIONS: Final = "/etc/cni/net.d"
 FLANNEL: Final = "/run/flannel/subnet.env"
 _FLANNEL_KEYS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 _POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
-
-T = TypeVar("T")
 
 
 class Range(NamedTuple):
@@ -78,11 +77,11 @@ def read(node: Node, config: Config) -> Pools:
         except (ValueError, RecursionError):
             unread.append(f"{printable(path, quoted=True)}: not valid JSON")
         else:
-            for network in (document, *_get(document, "delegates", list)):  # those that Multus delegates to, too
-                plugins = _get(network, "plugins", list) or [network]
+            for network in (document, *get(document, "delegates", list)):  # those that Multus delegates to, too
+                plugins = get(network, "plugins", list) or [network]
                 found = tuple(each for plugin in plugins for each in _ranges(plugin, config.data_dir, flannel))
                 if found:
-                    ranges.setdefault(_get(network, "name", str), found)
+                    ranges.setdefault(get(network, "name", str), found)
     return Pools(ranges, flannel, tuple(unread))
 
 
@@ -100,14 +99,14 @@ def _flannel(node: Node, unread: list[str]) -> tuple[Range, ...]:
 
 def _ranges(plugin: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterator[Range]:
     """Yield the ranges of one plugin; those that make no sense to us are left out, for host-local tells of them."""
-    if _get(plugin, "type", str) == "flannel":
+    if get(plugin, "type", str) == "flannel":
         yield from flannel  # it calls host-local itself, with its own subnet
-    ipam = _get(plugin, "ipam", dict)
-    if _get(ipam, "type", str) != "host-local" or (_get(ipam, "dataDir", str) or Config().data_dir) != data_dir:
+    ipam = get(plugin, "ipam", dict)
+    if get(ipam, "type", str) != "host-local" or (get(ipam, "dataDir", str) or Config().data_dir) != data_dir:
         return
-    sets = [each for each in _get(ipam, "ranges", list) if isinstance(each, list)]
+    sets = [each for each in get(ipam, "ranges", list) if isinstance(each, list)]
     for entry in (ipam, *(entry for each in sets for entry in each)):
-        subnet = _get(entry, "subnet", str)
+        subnet = get(entry, "subnet", str)
         if subnet.startswith(_POD_CIDR):
             version = 6 if subnet.endswith("IPv6") else 4
             yield from (each for each in flannel if each.version == version)
@@ -118,19 +117,13 @@ def _ranges(plugin: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterat
 def _range(entry: object) -> tuple[Range, ...]:
     """Read one range with host-local's defaults: the gateway is the first address, the broadcast is never given."""
     try:
-        subnet = ipaddress.ip_network(_get(entry, "subnet", str), strict=False)
+        subnet = ipaddress.ip_network(get(entry, "subnet", str), strict=False)
         low, high = int(subnet.network_address) + 1, int(subnet.broadcast_address) - (subnet.version == 4)
         make = type(subnet.network_address)
-        first = int(make(_get(entry, "rangeStart", str) or low))
-        last = int(make(_get(entry, "rangeEnd", str) or high))
-        gateway = int(make(_get(entry, "gateway", str) or low))
+        first = int(make(get(entry, "rangeStart", str) or low))
+        last = int(make(get(entry, "rangeEnd", str) or high))
+        gateway = int(make(get(entry, "gateway", str) or low))
     except ValueError:
         return ()
     size = last - first + 1 - (first <= gateway <= last)
     return (Range(subnet.version, first, last, size),) if size > 0 else ()
-
-
-def _get(value: object, key: str, kind: type[T]) -> T:
-    """Return a part of a JSON document; an empty one where there is none, or one of another kind."""
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, kind) else kind()

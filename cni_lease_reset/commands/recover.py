@@ -1,8 +1,4 @@
-"""``recover``: leaked addresses back on a running node, with RKE2 and all pods up.
-
-Network by network it takes host-local's lock, asks who lives, and sets aside the leases of which nobody says so; an ADD
-waits meanwhile, as it does for another plugin.
-"""
+"""``recover``: leaked addresses back on a running node, with all pods up; an ADD waits for it as for another plugin."""
 
 import os
 import time
@@ -88,12 +84,12 @@ def work(
     if cleared:
         journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
         shelf.prune(node, settings)
-    wrong = {printable(each.network): each.wrong for each in done if each.wrong is not None}
+    wrong = [(printable(each.network), each.wrong) for each in done if each.wrong is not None]
     if not wrong:
         return None
     what = "not all was done" if cleared else "nothing was changed"
-    kind = max((type(error) for error in wrong.values()), key=lambda each: each is InputOutputError)
-    failure = kind(f"{what}: {'; '.join(f'network {name}: {error}' for name, error in wrong.items())}")
+    kind = max((type(error) for _, error in wrong), key=lambda each: each is InputOutputError)
+    failure = kind(f"{what}: {'; '.join(f'network {name}: {error}' for name, error in wrong)}")
     if not crowded or record.first_time(node, "recover-refused"):
         journal.send(events.not_recovered(str(failure)))
     return failure
@@ -132,7 +128,13 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     for sight in sights:
         its = sight.of(Fate.LEAKED)
         lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
-        lines += [*_kept(sight), *(_table(its) if its else []), ""]
+        lines += _kept(sight)
+        width = max([15, *(len(lease.address) for lease in its)])
+        lines += [f"  {'Address':<{width}}  {'Container':<13}  Since"] if its else []
+        for lease in its:
+            owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
+            lines.append(f"  {lease.address:<{width}}  {owner:<13}  {local(lease.written)}")
+        lines.append("")
     if not leaked(sights):
         lines.append("Nothing to recover.")
     return "".join(f"{line}\n" for line in lines)
@@ -147,24 +149,13 @@ def _kept(sight: Sight) -> list[str]:
     """Say how many leases stay, by the reason; where it is an address, which, for nobody else would tell."""
     lines = []
     for fate in Fate:
-        its = [] if fate is Fate.LEAKED else sight.of(fate)
-        names = [_named(lease, sight) for lease in its[:_NAMED]] if fate in _WITH_NAMES else []
-        more = ["…"] if names and len(its) > _NAMED else []
-        if its:
-            text = f"  {len(its):>4} kept, {fate}{': ' if names else ''}{', '.join(names + more)}"
-            lines += wrapped(text, indent=9)
+        its = [lease.address for lease in sight.of(fate)]
+        if fate is Fate.LEAKED or not its:
+            continue
+        text = f"  {len(its):>4} kept, {fate}"
+        if fate in _WITH_NAMES:
+            of = sight.living.addresses
+            names = [f"{each} (process {of[each]})" if of.get(each) else each for each in its[:_NAMED]]
+            text += f": {', '.join(names)}{', …' if len(its) > _NAMED else ''}"
+        lines += wrapped(text, indent=9)
     return lines
-
-
-def _named(lease: Lease, sight: Sight) -> str:
-    process = sight.living.addresses.get(lease.address)
-    return lease.address if process is None else f"{lease.address} (process {process})"
-
-
-def _table(found: tuple[Lease, ...]) -> list[str]:
-    width = max(15, *(len(lease.address) for lease in found))
-    rows = [f"  {'Address':<{width}}  {'Container':<13}  Since"]
-    for lease in found:
-        owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
-        rows.append(f"  {lease.address:<{width}}  {owner:<13}  {local(lease.written)}")
-    return rows

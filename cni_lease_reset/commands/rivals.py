@@ -24,23 +24,17 @@ def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
         for name in foreign.listing(node, directory, ".conf"):
             files.setdefault(name, f"{directory}/{name}")
     for path in files.values():
-        for number, line in enumerate(_lines(node, path), 1):
+        for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
             lost = _taken(line, ours)
             if lost is not None:
                 where = printable(f"{path}:{number}")
                 yield f"{where} empties {printable(str(lost.parent))} at boot, so what leaked is not seen"
     for path in HARVESTER:
-        text = "\n".join(line for line in _lines(node, path) if not line.lstrip().startswith("#"))
+        lines = foreign.glance(node, path).splitlines()
+        text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
         emptied = next((each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text), None)
         if emptied is not None:
             yield f"{path} empties {printable(emptied)} at each boot, so what leaked is not seen"
-
-
-def _lines(node: Node, path: str) -> list[str]:
-    try:
-        return foreign.text(node, path).splitlines()
-    except OSError:
-        return []
 
 
 def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:

@@ -68,8 +68,9 @@ def gather(node: Node, systemd: Manager) -> Report:
     stocks = _try(lambda: _stocks(node, settings, survey.networks, unread), unread) or ()
     resets = _try(lambda: _resets(node, settings), unread) or ()
     noted = record.read(node)
-    pending = attention.pending(boot_id, noted, reading, settings)
-    wrong = [*attention.of_boot(boot_id, noted, pending)]
+    outcome = record.judged(noted, boot_id)
+    pending = attention.pending(boot_id, outcome, reading, settings)
+    wrong = [*attention.of_boot(outcome, pending)]
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
     wrong += attention.of_unlisted(survey.unlisted, settings)

@@ -145,7 +145,7 @@ def test_a_volatile_journal_is_told(tmp_path: Path) -> None:
     assert "The journal is volatile" in done.stdout
     assert "00000001" in done.stdout
     keep(tmp_path, exported(0, events.verdict(TEN[0])))
-    assert history.is_volatile(node)  # Storage=volatile was set later: what is under /var/log grows no more
+    assert history.read(node).volatile  # Storage=volatile was set later: what is under /var/log grows no more
 
 
 def test_no_journal_at_all_is_an_answer_too(tmp_path: Path) -> None:
