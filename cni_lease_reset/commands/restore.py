@@ -1,6 +1,5 @@
 """``restore``: the way back from a reset. RKE2 may be up: under host-local's lock a lease comes back where none is."""
 
-import os
 from difflib import get_close_matches
 
 from ..core import events
@@ -41,11 +40,8 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
 
 def _put_back(node: Node, settings: Config, reset: str) -> tuple[Restored, ...]:
     with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-        folder = durable.subdirectory(above, reset)
-        try:
+        with durable.opened(above, reset) as folder:
             done = tuple(setaside.restore(folder, name, node, settings) for name in shelf.folders(folder))
-        finally:
-            os.close(folder)
         if not any(each.left or each.trouble for each in done):
             shelf.discard(above, reset)
     return done

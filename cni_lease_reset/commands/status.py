@@ -122,11 +122,8 @@ def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
 
 
 def _on_shelf(above: int, node: Node, path: str, name: str) -> OnShelf:
-    reset = durable.subdirectory(above, name)
-    try:
+    with durable.opened(above, name) as reset:
         return OnShelf(name, _size(node.path(f"{path}/{name}")), printable(shelf.reason(reset)))
-    finally:
-        os.close(reset)
 
 
 def _size(reset: str) -> int:
