@@ -1,5 +1,6 @@
 """What ``status`` shows: how the last boot ended, what this boot did, and how things stand. Changes nothing."""
 
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -124,4 +125,11 @@ def _on_shelf(above: int, name: str) -> OnShelf:
     except ValueError:
         made = None
     with durable.opened(above, name) as reset:
-        return OnShelf(name, shelf.size(above, name), made, printable(shelf.reason(reset)))
+        return OnShelf(
+            name, sum(_size(reset, each) for each in shelf.folders(reset)), made, printable(shelf.reason(reset))
+        )
+
+
+def _size(reset: int, network: str) -> int:
+    with durable.opened(reset, network) as folder:
+        return len(os.listdir(folder))

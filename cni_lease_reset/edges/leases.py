@@ -5,12 +5,11 @@ Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/disk``.
 
 import errno
 import fcntl
+import fnmatch
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from fnmatch import fnmatchcase
 from typing import Final
 
 from ..core.errors import describe
@@ -26,70 +25,41 @@ _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lea
 
 
 def survey(node: Node, config: Config) -> Survey:
-    """Count the leases of each network. A missing data directory is an empty one.
-
-    Raises ``OSError`` where the data directory is there and cannot be listed.
-    """
+    """Count the leases of each network; none without a data directory. Raises ``OSError`` where it cannot be listed."""
     try:
         with durable.directory(config.data_dir, root=node.root) as data:
-            found = [_look(data, name, config) for name in sorted(os.listdir(data))]
+            found = {name: _look(data, name) for name in sorted(os.listdir(data))}
     except FileNotFoundError:
         return Survey()
-    listed = [each for each in found if isinstance(each, Network) and is_listed(each.name, config)]
-    unlisted = [each for each in found if isinstance(each, Network) and each.leases and each not in listed]
-    return Survey(tuple(listed), tuple(unlisted), tuple(each for each in found if isinstance(each, Trouble)))
+    listed = {name for pattern in config.networks for name in fnmatch.filter(found, pattern)}
+    networks = [each for each in found.values() if isinstance(each, Network)]
+    return Survey(
+        tuple(each for each in networks if each.name in listed),
+        tuple(each for each in networks if each.name not in listed and each.leases),
+        tuple(each for each in found.values() if isinstance(each, Trouble) and each.network in listed),
+    )
 
 
-def is_listed(network: str, config: Config) -> bool:
-    """Whether a name or pattern of the configuration names this network."""
-    return any(fnmatchcase(network, pattern) for pattern in config.networks)
-
-
-def _look(data: int, name: str, config: Config) -> Network | Trouble | None:
-    """Count one network; what nobody named and is no directory is none of our business."""
-    listed = is_listed(name, config)
+def _look(data: int, name: str) -> Network | Trouble:
+    """Count one network's leases, by address family and state."""
+    inet: list[bool] = []  # of each lease whether it is torn
+    inet6: list[bool] = []
     try:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=data, follow_symlinks=False).st_mode):
-            return not_a_network(name) if listed else None
-        network = durable.subdirectory(data, name)
-        try:
-            return count(network, name)
-        finally:
-            os.close(network)
+        with durable.opened(data, name) as network:
+            for address, content, _ in _contents(network):
+                (inet6 if ":" in address else inet).append(_is_torn(content))
+    except NotADirectoryError:  # that will not mend by itself
+        return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
     except OSError as error:
-        return Trouble(name, describe(error), again=True) if listed else None
-
-
-def not_a_network(name: str) -> Trouble:
-    """Say that a symbolic link or a file stands in a network's place; that will not mend by itself."""
-    return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
-
-
-def count(network: int, name: str) -> Network:
-    """Count the leases of an open network directory, by address family and state."""
-    inet = inet6 = torn_inet = torn_inet6 = 0
-    for address, content, _ in _contents(network):
-        torn = _is_torn(content)
-        if ":" in address:
-            inet6 += 1
-            torn_inet6 += torn
-        else:
-            inet += 1
-            torn_inet += torn
-    return Network(name, inet, inet6, torn_inet, torn_inet6)
-
-
-def _names(network: int) -> list[str]:
-    with os.scandir(network) as entries:
-        return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+        return Trouble(name, describe(error), again=True)
+    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6))
 
 
 def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
-    """Yield each lease's address, content and time; what a DEL removes meanwhile is left out.
-
-    The content is ``None`` where it cannot be read: the error is that lease's, and the others go on.
-    """
-    for name in _names(network):
+    """Yield each lease's address, content (``None``: it cannot be read) and time, but for what a DEL removes."""
+    with os.scandir(network) as entries:
+        names = [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+    for name in names:
         try:
             yield name, *durable.content(network, name, _LIMIT + 1)
         except FileNotFoundError:
@@ -103,7 +73,7 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
 def read(network: int, selection: Selection = Selection.ALL) -> tuple[Lease, ...]:
     """Read the leases of an open network directory that a selection means."""
     found = (parse(*each) for each in _contents(network))
-    return tuple(found if selection is Selection.ALL else (lease for lease in found if lease.torn))
+    return tuple(lease for lease in found if lease.torn or selection is Selection.ALL)
 
 
 def inventory(data: int, name: str) -> tuple[Lease, ...]:
@@ -151,8 +121,7 @@ def locked(data: int, name: str, *, create: bool = False, patience: float = 0, r
     Waits ``patience`` seconds for the lock; a rehearsal only sees whether it can be had. Raises ``BlockingIOError``
     while a plugin holds it, and ``OSError`` where there is no such directory.
     """
-    network = durable.subdirectory(data, name, create=create)
-    try:
+    with durable.opened(data, name, create=create) as network:
         if rehearse:
             with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
                 pass
@@ -160,8 +129,6 @@ def locked(data: int, name: str, *, create: bool = False, patience: float = 0, r
         else:
             with _lock(network, os.O_CREAT, patience):  # as host-local does; and it is never removed
                 yield network
-    finally:
-        os.close(network)
 
 
 @contextmanager

@@ -33,10 +33,6 @@ def parse(content: bytes) -> Marker | DamagedMarker:
     values = {key: value for key, _, value in pairs}
     if len(pairs) != len(_KEYS) or set(values) != set(_KEYS):
         return DamagedMarker(f"it does not hold just {', '.join(_KEYS)}, once each")
-    return _typed(values)
-
-
-def _typed(values: dict[str, str]) -> Marker | DamagedMarker:
     if values["state"] not in set(State):
         return DamagedMarker(f"it says state={printable(values['state'][:40])}")
     if not _UUID.fullmatch(values["boot_id"]):
@@ -65,10 +61,9 @@ def _read(directory: int) -> Reading:
         return parse(durable.read(directory, NAME, _LIMIT + 1))
     except FileNotFoundError:
         return NoMarker()
-    except durable.NotAFileError as error:
-        return DamagedMarker(f"reading it fails: {error.strerror}")
     except OSError as error:
-        return DamagedMarker(f"reading it fails: {error.strerror}", unread=True)
+        is_file = not isinstance(error, durable.NotAFileError)
+        return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
 
 
 def take(node: Node, reading: Reading, boot_id: BootId | None) -> str | None:

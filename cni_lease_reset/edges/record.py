@@ -40,9 +40,7 @@ def read(node: Node) -> Record:
 
 def ran(record: Record, boot_id: BootId) -> bool:
     """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
-    if record is None:
-        return False
-    return isinstance(record, Unreadable) or record.boot_id == boot_id
+    return record is not None and (isinstance(record, Unreadable) or record.boot_id == boot_id)
 
 
 def judged(record: Record, boot_id: BootId | None) -> Outcome | None:

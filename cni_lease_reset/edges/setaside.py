@@ -24,14 +24,6 @@ _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 Guard: TypeAlias = Callable[[Mapping[str, tuple[Lease, ...]]], Ruling]
 
 
-class _Held(NamedTuple):
-    """A network whose lock is ours, and what is due of it."""
-
-    name: str
-    directory: int
-    due: tuple[Lease, ...]
-
-
 def set_aside(steps: tuple[Step, ...], reset: Shelf, guard: Guard, *, patience: float = 0) -> Reset:
     """Lock the networks, ask the guard, and move what is due but for what the guard spares.
 
@@ -42,25 +34,24 @@ def set_aside(steps: tuple[Step, ...], reset: Shelf, guard: Guard, *, patience: 
     stuck: list[Stuck] = []
     with ExitStack() as stack:
         data = stack.enter_context(durable.directory(reset.config.data_dir, root=reset.node.root))
-        held = []
-        for step in steps:
+        networks: dict[str, int] = {}
+        due: dict[str, tuple[Lease, ...]] = {}
+        for name, selection, _ in steps:
+            locked = leases.locked(data, name, patience=patience, rehearse=reset.node.rehearsal)
             try:
-                held.append(_hold(data, step, reset.node, patience, stack))
+                networks[name] = stack.enter_context(locked)  # until the end: no ADD slips in between
+                due[name] = leases.read(networks[name], selection)
             except OSError as error:
-                troubles.append(_trouble(step.network, error))
-        ruling = guard({each.name: each.due for each in held}) if held else Ruling()  # locked: no ADD slips in between
+                troubles.append(_trouble(name, error))
+        ruling = guard(due) if due else Ruling()
         if ruling.refusal is not None:
             return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)
-        cleared = tuple((each.name, _move(each, ruling.spared, reset, troubles, stuck)) for each in held)
+        cleared = []
+        for name, its in due.items():
+            going = [lease.address for lease in its if lease.address not in ruling.spared]
+            cleared.append((name, _move(name, networks[name], going, reset, troubles, stuck)))
     remarks = (*ruling.remarks, *reset.remarks)
-    return Reset(reset.name, cleared, tuple(troubles), tuple(stuck), remarks=remarks)
-
-
-def _hold(data: int, step: Step, node: Node, patience: float, stack: ExitStack) -> _Held:
-    """Take host-local's lock of a network until the stack closes, and read what is due."""
-    network = leases.locked(data, step.network, patience=patience, rehearse=node.rehearsal)
-    directory = stack.enter_context(network)
-    return _Held(step.network, directory, leases.read(directory, step.selection))
+    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=remarks)
 
 
 def _trouble(network: str, error: OSError) -> Trouble:
@@ -68,29 +59,29 @@ def _trouble(network: str, error: OSError) -> Trouble:
     return Trouble(network, why, again=error.errno not in _NEVER_MENDS)
 
 
-def _move(network: _Held, spared: frozenset[str], reset: Shelf, troubles: list[Trouble], stuck: list[Stuck]) -> int:
+def _move(name: str, network: int, going: list[str], reset: Shelf, troubles: list[Trouble], stuck: list[Stuck]) -> int:
     """Move leases, one rename each, and return how many went.
 
     What is wrong with one lease is its own matter, as long as it is not wrong with all of two or more.
     """
-    going = [lease.address for lease in network.due if lease.address not in spared]
     moved = 0
     failed: list[Stuck] = []
     try:
         with ExitStack() as stack:
-            folder = reset.folder(network.name, stack) if going else -1
+            folder = reset.folder(name, stack) if going else -1
             for lease in going:
                 try:
-                    reset.move(lease, network.directory, folder)
+                    if not reset.node.rehearsal:
+                        os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
                     moved += 1
                 except FileNotFoundError:  # somebody removed it, lock or not
                     continue
                 except OSError as error:
                     if error.errno not in leases.OF_ONE_LEASE or len(going) == len(failed) + 1 > 1:
                         raise
-                    failed.append(Stuck(network.name, lease, error.strerror or str(error)))
+                    failed.append(Stuck(name, lease, error.strerror or str(error)))
     except OSError as error:
-        troubles.append(_trouble(network.name, error))
+        troubles.append(_trouble(name, error))
     stuck += failed
     return moved
 
@@ -111,8 +102,7 @@ def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
         with ExitStack() as stack:
             data = stack.enter_context(durable.directory(config.data_dir, root=node.root, create=True))
             network = stack.enter_context(leases.locked(data, name, create=True, patience=PATIENCE))
-            folder = durable.subdirectory(reset, name)
-            stack.callback(os.close, folder)
+            folder = stack.enter_context(durable.opened(reset, name))
             there = set(os.listdir(network))
             for lease in filter(leases.is_address, os.listdir(folder)):  # nothing that somebody else put there
                 if lease in there:  # and nobody can add one: the lock is ours

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -431,14 +431,14 @@ def test_what_is_no_network_is_passed_over(tree: Tree, pods: HostLocal) -> None:
 
 
 def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
-    subdirectory = durable.subdirectory
+    opened = durable.opened
 
-    def broken(parent: int, name: str, **how: bool) -> int:
+    def broken(parent: int, name: str, **how: bool) -> AbstractContextManager[int]:
         if name == "k8s-pod-network":
             raise OSError(5, "Input/output error", name)
-        return subdirectory(parent, name, **how)
+        return opened(parent, name, **how)
 
-    monkeypatch.setattr(durable, "subdirectory", broken)
+    monkeypatch.setattr(durable, "opened", broken)
     with pytest.raises(InputOutputError, match="network k8s-pod-network: .* Input/output error"):
         recovery.look(tree.node)
 
