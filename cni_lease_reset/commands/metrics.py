@@ -3,6 +3,7 @@
 Source: Prometheus' text exposition format, and ``promtool check metrics``.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -80,11 +81,8 @@ def _gauge(name: str, what: str, samples: Samples) -> str:
     name = f"cni_lease_reset_{name}"
     lines = [f"# HELP {name} {what}\n# TYPE {name} gauge\n"] if samples else []
     for value, labels in samples:
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        # The exposition format quotes as JSON does, once nothing but printable characters is left.
+        inside = ",".join(f"{key}={json.dumps(printable(text), ensure_ascii=False)}" for key, text in labels.items())
         number = int(value) if value == int(value) else value
         lines.append(f"{name}{{{inside}}} {number}\n" if labels else f"{name} {number}\n")
     return "".join(lines)
-
-
-def _escaped(label: str) -> str:
-    return printable(label).replace("\\", r"\\").replace('"', r"\"")
