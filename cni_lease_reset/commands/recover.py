@@ -3,13 +3,12 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.fate import Fate, Living, sort_out
-from ..core.model import Config, Lease, Reset, Ruling, Selection, Step
+from ..core.model import Config, Lease, Network, Reset, Ruling, Selection, Step, Trouble
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, record, setaside, shelf
 from ..edges.journald import Journal
@@ -41,25 +40,22 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
     settings = config.read(node).config
-    names = _networks(node, settings, crowded=crowded)
-    if not names:
-        return ()
-    with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple(_see(node, name, leases.inventory(data, name)) for name in names)
+    return tuple(_see(node, network) for network in _networks(node, settings, crowded=crowded))
 
 
-def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[str, ...]:
-    """Name the networks that are configured, or those of them that are crowded."""
+def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network, ...]:
+    """Read the networks that are configured, or those of them that are crowded."""
     found = leases.survey(node, settings)
     for trouble in found.troubles:
         if trouble.again:
             raise InputOutputError(f"network {printable(trouble.network)}: {trouble.why}")
-    return tuple(each.name for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
+    return tuple(each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
 
 
-def _see(node: Node, network: str, found: tuple[Lease, ...]) -> Sight:
+def _see(node: Node, network: Network) -> Sight:
+    found = leases.inventory(network)
     alive = living.whose(node, found)
-    return Sight(network, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
+    return Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
 
 
 def work(
@@ -73,12 +69,12 @@ def work(
     settings = config.read(node).config
     onto = Shelf(node, settings, node.boot_id(), "recover")
     done = []
-    for name in _networks(node, settings, crowded=crowded):
-        sight = _recover(node, name, onto)
+    for network in _networks(node, settings, crowded=crowded):
+        sight = _recover(node, network.name, onto)
         done.append(sight)
         if sight.cleared or (sight.wrong is None and not crowded):
             where = f" as {onto.name}" if sight.cleared else ""
-            for line in (f"{printable(name)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
+            for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
                 say(line)
     cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
     if cleared:
@@ -98,22 +94,23 @@ def work(
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     """Deal with one network, and return it as it was seen under the lock."""
     seen = Sight(name)
-    with ExitStack() as ours:
-
-        def rule(due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
-            nonlocal seen
-            ours.enter_context(only_one(node, create=True))  # here, for host-local's lock may have been waited for
-            seen = _see(node, name, leases.in_order(due[name]))
-            spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
-            return Ruling(next(iter(seen.living.doubts), None), spared)
-
-        step = Step(name, Selection.ALL, "recover")
-        try:
-            reset = setaside.set_aside((step,), onto, rule, patience=setaside.PATIENCE)
-        except BusyError as error:
-            return seen._replace(wrong=error)
-        except OSError as error:
-            return seen._replace(wrong=InputOutputError(describe(error)))
+    data_dir = durable.directory(onto.config.data_dir, root=node.root)
+    try:
+        with data_dir as data, leases.Hold(node, patience=setaside.PATIENCE) as hold:
+            network = leases.look(data, name, hold)
+            if isinstance(network, Trouble):
+                return seen._replace(wrong=InputOutputError(network.why))
+            with only_one(node, create=True):  # not before: host-local's lock may have been waited for
+                if name in hold.networks:
+                    seen = _see(node, network)
+                spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
+                ruling = Ruling(next(iter(seen.living.doubts), None), spared)
+                step = Step(name, Selection.ALL, "recover")
+                reset = setaside.set_aside((step,), (network,), hold, lambda _: ruling, onto)
+    except BusyError as error:
+        return seen._replace(wrong=error)
+    except OSError as error:
+        return seen._replace(wrong=InputOutputError(describe(error)))
     wrong: CniLeaseResetError | None = None if reset.refusal is None else RefusedError(reset.refusal)
     for trouble in reset.troubles:  # one at most: it is one network
         wrong = (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)

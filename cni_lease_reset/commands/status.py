@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
 from ..core.fate import Fate, sort_out
-from ..core.model import BootId, Config, Lease, Network, Outcome, Reading, Survey
+from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Manager
@@ -93,11 +93,11 @@ def _stocks(node: Node, settings: Config, networks: tuple[Network, ...], unread:
         return ()
     sizes = pools.read(node, settings)
     unread += sizes.unread
-    with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple(_stock(node, each, leases.inventory(data, each.name), sizes, unread) for each in networks)
+    return tuple(_stock(node, each, sizes, unread) for each in networks)
 
 
-def _stock(node: Node, network: Network, found: tuple[Lease, ...], sizes: pools.Pools, unread: list[str]) -> Stock:
+def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
+    found = leases.inventory(network)
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")

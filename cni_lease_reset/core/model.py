@@ -86,13 +86,14 @@ class Config(NamedTuple):
 
 
 class Network(NamedTuple):
-    """How many leases a network's directory holds, by address family; the torn ones are counted in both."""
+    """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
 
     name: str
     inet: int = 0
     inet6: int = 0
     torn_inet: int = 0
     torn_inet6: int = 0
+    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
 
     @property
     def leases(self) -> int:

@@ -58,9 +58,7 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
 def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
     cleared = dict(reset.cleared)
     return tuple(
-        # An ADD may have come in between the count and the lock: never more kept than there were.
-        NetworkOutcome(each.name, max(each.leases, cleared.get(each.name, 0)), cleared.get(each.name, 0), each.torn)
-        for each in found.networks
+        NetworkOutcome(each.name, each.leases, cleared.get(each.name, 0), each.torn) for each in found.networks
     )
 
 

@@ -9,7 +9,7 @@ import fnmatch
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Final
 
 from ..core.errors import describe
@@ -24,14 +24,37 @@ OF_ONE_LEASE: Final = (errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES)
 _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
 
 
-def survey(node: Node, config: Config) -> Survey:
-    """Count the leases of each network; none without a data directory. Raises ``OSError`` where it cannot be listed."""
+class Hold(ExitStack):
+    """host-local's locks, each taken before its network is read, and held to the end of a ``with``: no ADD slips in."""
+
+    def __init__(self, node: Node, *, patience: float = 0) -> None:
+        super().__init__()
+        self._node, self._patience = node, patience
+        self.networks: dict[str, int] = {}  # directories of which the lock is ours
+        self.failed: dict[str, OSError] = {}  # why it is not
+
+    def take(self, data: int, name: str) -> int | None:
+        """Open a network and lock it, or note why not."""
+        locking = locked(data, name, patience=self._patience, rehearse=self._node.rehearsal)
+        try:
+            self.networks[name] = self.enter_context(locking)
+        except OSError as error:
+            self.failed[name] = error
+        return self.networks.get(name)
+
+
+def survey(node: Node, config: Config, hold: Hold | None = None) -> Survey:
+    """Read each network, once, and those that are configured under ``hold``; none without a data directory.
+
+    Raises ``OSError`` where that cannot be listed.
+    """
     try:
         with durable.directory(config.data_dir, root=node.root) as data:
-            found = {name: _look(data, name) for name in sorted(os.listdir(data))}
+            names = sorted(os.listdir(data))
+            listed = {name for pattern in config.networks for name in fnmatch.filter(names, pattern)}
+            found = {name: look(data, name, hold if name in listed else None) for name in names}
     except FileNotFoundError:
         return Survey()
-    listed = {name for pattern in config.networks for name in fnmatch.filter(found, pattern)}
     networks = [each for each in found.values() if isinstance(each, Network)]
     return Survey(
         tuple(each for each in networks if each.name in listed),
@@ -40,19 +63,19 @@ def survey(node: Node, config: Config) -> Survey:
     )
 
 
-def _look(data: int, name: str) -> Network | Trouble:
-    """Count one network's leases, by address family and state."""
-    inet: list[bool] = []  # of each lease whether it is torn
-    inet6: list[bool] = []
+def look(data: int, name: str, hold: Hold | None = None) -> Network | Trouble:
+    """Read one network and count its leases, by address family and state; unlocked where the lock cannot be had."""
     try:
-        with durable.opened(data, name) as network:
-            for address, content, _ in _contents(network):
-                (inet6 if ":" in address else inet).append(_is_torn(content))
+        with ExitStack() as stack:
+            held = None if hold is None else hold.take(data, name)
+            files = tuple(_contents(stack.enter_context(durable.opened(data, name)) if held is None else held))
     except NotADirectoryError:  # that will not mend by itself
         return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
     except OSError as error:
         return Trouble(name, describe(error), again=True)
-    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6))
+    inet = [_is_torn(content) for address, content, _ in files if ":" not in address]
+    inet6 = [_is_torn(content) for address, content, _ in files if ":" in address]
+    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6), files)
 
 
 def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
@@ -70,20 +93,15 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
             yield name, None, 0.0
 
 
-def read(network: int, selection: Selection = Selection.ALL) -> tuple[Lease, ...]:
-    """Read the leases of an open network directory that a selection means."""
-    found = (parse(*each) for each in _contents(network))
+def selected(network: Network, selection: Selection) -> tuple[Lease, ...]:
+    """Parse the leases of a network that a selection means."""
+    found = (parse(*each) for each in network.files)
     return tuple(lease for lease in found if lease.torn or selection is Selection.ALL)
 
 
-def inventory(data: int, name: str) -> tuple[Lease, ...]:
-    """Read a network's leases in the order of their addresses."""
-    with durable.opened(data, name) as network:
-        return in_order(read(network))
-
-
-def in_order(found: tuple[Lease, ...]) -> tuple[Lease, ...]:
-    """Sort leases by their addresses."""
+def inventory(network: Network) -> tuple[Lease, ...]:
+    """Parse the leases of a network, in the order of their addresses."""
+    found = selected(network, Selection.ALL)
     return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 

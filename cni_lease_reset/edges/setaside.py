@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Reset, Ruling, Step, Stuck, Trouble
+from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Stuck, Trouble
 from . import durable, leases
+from .leases import Hold
 from .node import Node
 from .shelf import Shelf
 
@@ -24,32 +25,19 @@ _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 Guard: TypeAlias = Callable[[Mapping[str, tuple[Lease, ...]]], Ruling]
 
 
-def set_aside(steps: tuple[Step, ...], reset: Shelf, guard: Guard, *, patience: float = 0) -> Reset:
-    """Lock the networks, ask the guard, and move what is due but for what the guard spares.
-
-    A network that cannot be locked within ``patience`` seconds does not stop the others.
-    Raises ``OSError`` where the data directory cannot be opened.
-    """
-    troubles: list[Trouble] = []
+def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, reset: Shelf) -> Reset:
+    """Ask the guard, and move what is due of the networks that are held, but for what the guard spares."""
+    found = {network.name: network for network in networks}
+    troubles = [_trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
     stuck: list[Stuck] = []
-    with ExitStack() as stack:
-        data = stack.enter_context(durable.directory(reset.config.data_dir, root=reset.node.root))
-        networks: dict[str, int] = {}
-        due: dict[str, tuple[Lease, ...]] = {}
-        for name, selection, _ in steps:
-            locked = leases.locked(data, name, patience=patience, rehearse=reset.node.rehearsal)
-            try:
-                networks[name] = stack.enter_context(locked)  # until the end: no ADD slips in between
-                due[name] = leases.read(networks[name], selection)
-            except OSError as error:
-                troubles.append(_trouble(name, error))
-        ruling = guard(due) if due else Ruling()
-        if ruling.refusal is not None:
-            return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)
-        cleared = []
-        for name, its in due.items():
-            going = [lease.address for lease in its if lease.address not in ruling.spared]
-            cleared.append((name, _move(name, networks[name], going, reset, troubles, stuck)))
+    due = {name: leases.selected(found[name], how) for name, how, _ in steps if name in hold.networks}
+    ruling = guard(due) if due else Ruling()
+    if ruling.refusal is not None:
+        return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)
+    cleared = []
+    for name, its in due.items():
+        going = [lease.address for lease in its if lease.address not in ruling.spared]
+        cleared.append((name, _move(name, hold.networks[name], going, reset, troubles, stuck)))
     remarks = (*ruling.remarks, *reset.remarks)
     return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=remarks)
 

@@ -141,8 +141,8 @@ def test_a_disk_that_opens_no_file_is_the_networks_trouble(
 def test_an_inventory_is_in_the_order_of_the_addresses_and_has_times(tree: Tree) -> None:
     for address in ("fd00::1", "10.52.0.10", "10.52.0.9", "fd00::"):
         os.utime(tree.lease(address), (7, 7))
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
-        found = leases.inventory(data, "k8s-pod-network")
+    (network,) = leases.survey(tree.node, Config()).networks
+    found = leases.inventory(network)
     assert [lease.address for lease in found] == ["10.52.0.9", "10.52.0.10", "fd00::", "fd00::1"]
     assert {(lease.owner, lease.torn, lease.written) for lease in found} == {(SANDBOX, False, 7.0)}
 
@@ -154,13 +154,14 @@ def test_a_lease_that_cannot_be_read_is_nobodys_and_the_others_are_read(
     tree.lease("10.52.0.2")
     tree.lease("10.52.0.3")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
-        found = leases.inventory(data, "k8s-pod-network")
+    (network,) = leases.survey(tree.node, Config()).networks
+    found = leases.inventory(network)
     assert [(lease.owner, lease.torn) for lease in found] == [(None, False), (SANDBOX, False)]
 
 
 def test_an_error_of_the_file_system_is_no_leases_own(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.lease("10.52.0.2")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EMFILE)
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data, pytest.raises(OSError, match="files"):
-        leases.inventory(data, "k8s-pod-network")
+    survey = leases.survey(tree.node, Config())
+    assert survey.networks == ()
+    assert [(each.network, each.again) for each in survey.troubles] == [("k8s-pod-network", True)]
