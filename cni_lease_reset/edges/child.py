@@ -46,10 +46,9 @@ def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     answer: T
-    try:
+    fault = ""
+    with suppress(EOFError, TypeError, ValueError):  # the child died half-way: what is torn does not load
         answer, fault = marshal.loads(said)
-    except (EOFError, TypeError, ValueError):  # the child died half-way: what is torn does not load
-        fault = ""
     if fault is None:
         return answer
     raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")

@@ -23,12 +23,10 @@ _ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, e
 _POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
 
 
-def whose(
-    node: Node, found: Collection[Lease], *, caged: bool = False, lenient: bool = False, seconds: float = child.SECONDS
-) -> Living:
-    """Ask in a child, for ``seconds`` at most, which owners and addresses of leases live; no answer is a doubt.
+def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient: bool = False) -> Living:
+    """Ask in a child which owners and addresses of leases live; no answer in time is a doubt.
 
-    Outside of the machine's own rooms is a doubt, too, but not for ``boot``, which is ``caged``. The child may outlive
+    So is any place outside of the machine's own rooms, but not for ``boot``, which is ``caged``. The child may outlive
     this, and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
     """
     if not (found or caged):
@@ -38,22 +36,17 @@ def whose(
         return Living(doubts=(doubt,))
     owners = {lease.owner for lease in found if lease.owner is not None}
     addresses = {lease.address for lease in found}
+    sight = Sight(caged=caged, lenient=lenient)
     try:
-        said = child.ask(lambda: tuple(look(node, owners, addresses, caged=caged, lenient=lenient)), seconds=seconds)
+        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=child.SECONDS)
     except child.NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
     return Living._make(said)
 
 
-def look(
-    node: Node, owners: Collection[str], addresses: Collection[str], *, caged: bool, lenient: bool = False
-) -> Living:
-    """Say which owners and addresses of leases live.
-
-    ``caged``: no environment is read and no namespace entered, as ``boot`` may not. ``lenient``: what is denied to us
-    is no doubt, for whoever only shows it.
-    """
-    sight, proc = Sight(caged=caged, lenient=lenient), node.path("/proc")
+def look(node: Node, owners: Collection[str], addresses: Collection[str], sight: Sight) -> Living:
+    """Say which owners and addresses of leases live."""
+    proc = node.path("/proc")
     if node.is_this_machine or os.path.isdir(f"{proc}/1"):  # below another root nobody may run at all
         _doubt_hidden(sight, proc)
     before = traces.gather(sight, node)
@@ -61,7 +54,7 @@ def look(
     for process in traces.processes(sight, proc):
         found.look(f"{proc}/{process}/net", process)
     mounts = namespaces.mounted(sight, proc)
-    if mounts and not caged:
+    if mounts and not sight.caged:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
     pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))

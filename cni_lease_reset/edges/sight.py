@@ -12,7 +12,11 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Sight:
-    """How much can be seen; ``caged``: no look into other processes; ``lenient``: what is denied is no doubt."""
+    """How much can be seen, and what is in doubt.
+
+    ``caged``: no environment is read and no namespace entered, as ``boot`` may not. ``lenient``: what is denied to us
+    is no doubt, for whoever only shows it.
+    """
 
     def __init__(self, *, caged: bool, lenient: bool = False) -> None:
         self.caged = caged
@@ -51,9 +55,6 @@ def content(path: str) -> bytes:
     """Read a file of /proc, which knows no size. Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = b""
-        while part := os.read(descriptor, 1 << 16):
-            content += part
-        return content
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
     finally:
         os.close(descriptor)

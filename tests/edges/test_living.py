@@ -15,6 +15,7 @@ from cni_lease_reset.core.model import Lease
 from cni_lease_reset.edges import child
 from cni_lease_reset.edges.living import CONTAINERD, answers, look, own_room, whose
 from cni_lease_reset.edges.node import Node
+from cni_lease_reset.edges.sight import Sight
 
 ID: Final = "0123456789abcdef" * 4
 UUID: Final = "6b1d2c3e-0000-4000-8000-0123456789ab"
@@ -30,14 +31,14 @@ def leases(*known: tuple[str, str | None]) -> tuple[Lease, ...]:
 
 
 def test_where_nobody_lives_there_is_neither_evidence_nor_doubt(machine: Machine) -> None:
-    assert look(machine.node, (ID,), ("10.52.0.7",), caged=False) == Living()
+    assert look(machine.node, (ID,), ("10.52.0.7",), Sight(caged=False)) == Living()
 
 
 def test_a_pod_that_is_asked_for_in_the_child(machine: Machine) -> None:
     process = machine.process("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", ID)
     machine.addresses(process, "10.52.0.7")
     found = whose(machine.node, leases(("10.52.0.7", ID), ("10.52.0.8", "f" * 64), ("10.52.0.9", None)))
-    assert found == look(machine.node, (ID,), ("10.52.0.7",), caged=False)
+    assert found == look(machine.node, (ID,), ("10.52.0.7",), Sight(caged=False))
     assert found.owners == {ID}
     assert found.addresses == {"10.52.0.7": process}
     assert found.pods == (f"pod sandbox {ID[:13]} lives (process {process})",)
@@ -51,12 +52,15 @@ def test_an_owner_of_any_bytes_survives_the_way_back(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("file", ["status", "cmdline", "environ", "net/fib_trie"])
-def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(machine: Machine, file: str) -> None:
+def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(
+    machine: Machine, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one in D state does; here a FIFO that nobody writes to."""
     path = machine.proc / f"{machine.process('hung')}/{file}"
     path.unlink()
     os.mkfifo(path)
-    assert whose(machine.node, leases(("10.52.0.7", ID)), seconds=0.2) == Living(
+    monkeypatch.setattr(child, "SECONDS", 0.2)
+    assert whose(machine.node, leases(("10.52.0.7", ID))) == Living(
         doubts=("who lives cannot be told: a process that does not answer held up the look at it",)
     )
 
@@ -92,7 +96,7 @@ def test_a_pod_that_starts_while_we_look_is_seen(machine: Machine) -> None:
             (machine.proc / f"{later}/cmdline").write_text(f"containerd-shim\0-id\0{ID}\0")
             os.rename(trie, f"{trie}.gone")
         os._exit(0)
-    found = look(machine.node, (ID,), (), caged=True)
+    found = look(machine.node, (ID,), (), Sight(caged=True))
     os.waitpid(starter, 0)
     assert found.owners == {ID}
     assert found.pods == (f"pod sandbox {ID[:13]} lives (process {later})",)
@@ -109,7 +113,7 @@ def test_a_pod_that_ends_while_we_look_was_seen(machine: Machine) -> None:
             (machine.proc / f"{ending}/cmdline").write_text("")
             os.rename(trie, f"{trie}.gone")
         os._exit(0)
-    found = look(machine.node, (ID,), (), caged=True)
+    found = look(machine.node, (ID,), (), Sight(caged=True))
     os.waitpid(ender, 0)
     assert found.owners == {ID}
     assert found.pods == (f"pod sandbox {ID[:13]} lives (process {ending})",)
@@ -136,7 +140,7 @@ def test_a_pod_that_ends_while_we_look_was_seen(machine: Machine) -> None:
 def test_a_mounted_namespace_of_a_pod_is_told_by_its_place(machine: Machine, point: str, is_pods: bool) -> None:
     machine.file("proc/1/mountinfo", f"43 42 0:4 net:[4026532245] {point} rw shared:2 - nsfs nsfs rw\n")
     machine.process("containerd-shim-runc-v2", "-namespace", "moby", "-address", "/run/mine/containerd.sock")
-    found = look(machine.node, (), (), caged=True)
+    found = look(machine.node, (), (), Sight(caged=True))
     shown = point.replace("\\012", "\\n")
     assert found.pods == ((f"the network namespace of a pod is mounted at '{shown}'",) if is_pods else ())
     assert found.doubts == ()
@@ -146,7 +150,7 @@ def test_a_mounted_namespace_of_a_pod_is_told_by_its_place(machine: Machine, poi
 def test_where_pid_1_cannot_be_seen_nobody_may_be_visible(machine: Machine, file: str) -> None:
     (machine.proc / f"1/{file}").unlink()
     for caged in (False, True):
-        assert look(machine.node, (ID,), (), caged=caged).doubts == (
+        assert look(machine.node, (ID,), (), Sight(caged=caged)).doubts == (
             f"the processes of this machine are hidden from us ('{machine.proc}/1/{file}': No such file or directory): "
             "run where the machine's own /proc is mounted",
         )
@@ -164,14 +168,14 @@ def test_where_proc_hides_processes_it_is_said_what_to_do(machine: Machine, opti
     (machine.proc / "1/comm").unlink()
     lines = f"22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw\n23 22 0:21 / /proc rw,relatime - proc proc {options}\n"
     machine.file("proc/self/mountinfo", f"{lines}24 22 0:9 / /proc/sys rw - proc proc rw\n")
-    [doubt] = look(machine.node, (ID,), (), caged=True).doubts
+    [doubt] = look(machine.node, (ID,), (), Sight(caged=True)).doubts
     assert doubt.endswith(f": No such file or directory): /proc is mounted with {advice}")
 
 
 def test_who_is_seen_among_hidden_processes_lives_all_the_same(machine: Machine) -> None:
     (machine.proc / "1/comm").unlink()
     machine.process("shim", ID)
-    found = look(machine.node, (ID,), (), caged=True)
+    found = look(machine.node, (ID,), (), Sight(caged=True))
     assert found.owners == {ID}
     assert found.doubts != ()
 
@@ -180,7 +184,8 @@ LOOK: Final = """
 import sys
 from cni_lease_reset.edges.living import look
 from cni_lease_reset.edges.node import Node
-found = look(Node(sys.argv[1]), sys.argv[2:], ("10.52.0.7",), caged=False)
+from cni_lease_reset.edges.sight import Sight
+found = look(Node(sys.argv[1]), sys.argv[2:], ("10.52.0.7",), Sight(caged=False))
 print(*found.owners, *found.addresses, *found.doubts, sep="\\n")
 """
 
@@ -193,7 +198,7 @@ def test_what_a_user_has_no_right_to_is_no_doubt_of_his(machine: Machine) -> Non
 
     def nobody() -> bytes:
         become_nobody()
-        return repr(look(machine.node, (ID,), ("10.52.0.7",), caged=True, lenient=True)).encode()
+        return repr(look(machine.node, (ID,), ("10.52.0.7",), Sight(caged=True, lenient=True))).encode()
 
     assert child.ask(nobody).decode() == repr(Living(owners=frozenset({ID}), addresses={}))
 
@@ -233,15 +238,15 @@ def test_a_machine_that_hides_its_processes_from_a_root_without_capabilities() -
 
 def test_a_real_process_on_this_very_machine() -> None:
     owner = os.urandom(32).hex()
-    assert look(Node(), (owner,), (), caged=True).owners == frozenset()
+    assert look(Node(), (owner,), (), Sight(caged=True)).owners == frozenset()
     with living("containerd-shim-runc-v2", "-namespace", "moby", "-id", owner):
-        assert look(Node(), (owner,), (), caged=True).owners == {owner}
+        assert look(Node(), (owner,), (), Sight(caged=True)).owners == {owner}
 
 
 def test_an_impostor_on_this_very_machine() -> None:
     owner = os.urandom(32).hex()
     with living("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", owner, user=65534):
-        assert look(Node(), (owner,), (), caged=True).owners == frozenset()
+        assert look(Node(), (owner,), (), Sight(caged=True)).owners == frozenset()
 
 
 def test_a_shim_inside_a_container_on_this_very_machine() -> None:
@@ -250,7 +255,7 @@ def test_a_shim_inside_a_container_on_this_very_machine() -> None:
     with subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outside:
         assert outside.stdout is not None
         outside.stdout.read(1)
-        outside_says_so = look(Node(), (owner,), (), caged=True).owners
+        outside_says_so = look(Node(), (owner,), (), Sight(caged=True)).owners
         outside.communicate()
     assert outside_says_so == {owner}  # unshare itself, which is no impostor, has the same arguments
 

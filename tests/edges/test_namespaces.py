@@ -27,7 +27,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def addresses(machine: Machine, *asked: str, caged: bool = False) -> dict[str, int | None]:
     """Those of some addresses that are set, where nothing is in doubt."""
-    found = look(machine.node, (), asked, caged=caged)
+    found = look(machine.node, (), asked, Sight(caged=caged))
     assert found.doubts == ()
     return dict(found.addresses)
 
@@ -136,7 +136,7 @@ def test_a_namespace_that_cannot_be_read_is_a_doubt(machine: Machine, file: str)
     path = machine.proc / f"{machine.process('pause')}/net/{file}"
     path.unlink()
     path.symlink_to(file)
-    assert look(machine.node, (), ("10.52.0.7",), caged=True).doubts == (
+    assert look(machine.node, (), ("10.52.0.7",), Sight(caged=True)).doubts == (
         f"'{path}': Too many levels of symbolic links",
     )
 
@@ -232,7 +232,7 @@ def test_a_namespace_that_a_later_mount_hides_is_a_doubt(machine: Machine, elsew
             source = stack.enter_context(network_namespace(f"{NAME}-b", "10.52.0.8"))
         mount(source, elsewhere)
         machine.mounts(elsewhere)
-        found = look(machine.node, (), ("10.52.0.7", "10.52.0.8"), caged=False)
+        found = look(machine.node, (), ("10.52.0.7", "10.52.0.8"), Sight(caged=False))
         assert found.addresses == ({} if cover == "file" else {"10.52.0.8": None})
         [doubt] = found.doubts
         assert re.search(
@@ -268,7 +268,7 @@ def test_a_namespace_that_is_unmounted_while_we_look_is_nothing(machine: Machine
 
 def test_below_another_root_a_mounted_namespace_cannot_be_entered(machine: Machine) -> None:
     machine.file("proc/1/mountinfo", "43 42 0:4 net:[4026532245] /run/netns/cni-1 rw shared:2 - nsfs nsfs rw\n")
-    assert look(machine.node, (), ("10.52.0.7",), caged=False).doubts == (
+    assert look(machine.node, (), ("10.52.0.7",), Sight(caged=False)).doubts == (
         "the network namespace mounted at '/run/netns/cni-1' cannot be entered: No such file or directory "
         "(another mount may cover it)",
     )
@@ -300,7 +300,8 @@ LOOK = """
 import sys
 from cni_lease_reset.edges.living import look
 from cni_lease_reset.edges.node import Node
-print(*look(Node(sys.argv[1]), (), ("10.52.0.7",), caged=False).doubts, sep="\\n")
+from cni_lease_reset.edges.sight import Sight
+print(*look(Node(sys.argv[1]), (), ("10.52.0.7",), Sight(caged=False)).doubts, sep="\\n")
 """
 
 
@@ -333,7 +334,7 @@ def test_who_may_not_read_an_environment_is_told_what_to_do(machine: Machine) ->
         machine.real(process)
         doubts = doubts_without(machine, "all")
         path = f"{machine.proc}/{process}/environ"
-        assert look(machine.node, (), (), caged=False).doubts == ()
+        assert look(machine.node, (), (), Sight(caged=False)).doubts == ()
     assert doubts == [f"'{path}': Permission denied (run as root, with CAP_SYS_PTRACE)"]
 
 
@@ -358,5 +359,5 @@ def test_a_python_that_cannot_call_setns_is_a_doubt(machine: Machine, monkeypatc
     monkeypatch.setitem(sys.modules, "ctypes", None)
     with network_namespace(NAME) as mount:
         machine.mounts(mount)
-        [doubt] = look(machine.node, (), ("10.52.0.7",), caged=False).doubts
+        [doubt] = look(machine.node, (), ("10.52.0.7",), Sight(caged=False)).doubts
     assert "cannot be entered: Python cannot call setns(2): " in doubt

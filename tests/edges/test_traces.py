@@ -26,13 +26,13 @@ def machine(tmp_path: Path) -> Machine:
 
 def owners(machine: Machine, *asked: str, caged: bool = True) -> set[str]:
     """Those of some ids that live, where nothing is in doubt."""
-    found = look(machine.node, asked or (ID, OTHER), (), caged=caged)
+    found = look(machine.node, asked or (ID, OTHER), (), Sight(caged=caged))
     assert found.doubts == ()
     return set(found.owners)
 
 
 def pods(machine: Machine) -> tuple[str, ...]:
-    return look(machine.node, (), (), caged=True).pods
+    return look(machine.node, (), (), Sight(caged=True)).pods
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_nothing_is_opened_below_a_path_that_an_impostor_named(
     def watched() -> bytes:
         paths = []
         sys.addaudithook(lambda event, about: paths.append(str(about[0])) if event in ("open", "os.listdir") else None)
-        look(machine.node, (ID,), (), caged=False)
+        look(machine.node, (ID,), (), Sight(caged=False))
         return b"%d" % any("/run/evil" in path for path in paths)
 
     assert child.ask(watched) == b"%d" % is_opened
@@ -300,14 +300,14 @@ def test_a_status_that_cannot_be_read_is_one_doubt_however_many_there_are(machin
     for process in (machine.process(SHIM), machine.process(SHIM)):
         (machine.proc / f"{process}/status").unlink()
         (machine.proc / f"{process}/status").symlink_to("status")
-    [doubt] = look(machine.node, (ID,), (), caged=True).doubts
+    [doubt] = look(machine.node, (ID,), (), Sight(caged=True)).doubts
     assert doubt.endswith("/status': Too many levels of symbolic links")
 
 
 def test_a_state_that_cannot_be_listed_is_a_doubt(machine: Machine) -> None:
     (machine.root / "run/containerd").mkdir()
     (machine.root / "run/containerd/io.containerd.runtime.v2.task").symlink_to("io.containerd.runtime.v2.task")
-    [doubt] = look(machine.node, (ID,), (), caged=True).doubts
+    [doubt] = look(machine.node, (ID,), (), Sight(caged=True)).doubts
     assert doubt.endswith("/run/containerd/io.containerd.runtime.v2.task': Too many levels of symbolic links")
 
 
