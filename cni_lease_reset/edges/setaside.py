@@ -50,8 +50,7 @@ def set_aside(steps: tuple[Step, ...], reset: Shelf, guard: Guard, *, patience: 
         for name, its in due.items():
             going = [lease.address for lease in its if lease.address not in ruling.spared]
             cleared.append((name, _move(name, networks[name], going, reset, troubles, stuck)))
-    remarks = (*ruling.remarks, *reset.remarks)
-    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=remarks)
+    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=ruling.remarks + reset.remarks)
 
 
 def _trouble(network: str, error: OSError) -> Trouble:
