@@ -76,14 +76,11 @@ def _from_yaml(text: str) -> Settings:
 
 
 def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
-    import yaml
-
     values: dict[str, object] = {}
     for key_node, value_node in root.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not isinstance(key, str):
             raise ConfigError(_NAME, line, "the name of a setting must be a word")
-        key = str(key_node.value)
         if key not in _GETTERS:
             raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{_suggestion(key)}")
         if key in values:

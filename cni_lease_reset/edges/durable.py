@@ -94,11 +94,8 @@ def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
 
 
 def whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return a file of at most ``limit`` bytes and its status; links are followed: whoever may write there is root.
-
-    Raises ``OSError``, and of it :class:`NotAFileError` where it is longer or no regular file.
-    """
-    fd = os.open(path, _READ & ~os.O_NOFOLLOW)
+    """Return a file of at most ``limit`` bytes and its status. Raises ``OSError``, and of it :class:`NotAFileError`."""
+    fd = os.open(path, _READ & ~os.O_NOFOLLOW)  # links are followed: whoever may write there is root
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

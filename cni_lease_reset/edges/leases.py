@@ -1,7 +1,4 @@
-"""host-local's leases: one file per address in a directory per network, and a lock of host-local's own.
-
-Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/disk``.
-"""
+"""host-local's leases, one file per address, and its lock. Source: containernetworking/plugins, ipam/host-local."""
 
 import errno
 import fcntl
@@ -85,12 +82,11 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
     for name in names:
         try:
             yield name, *durable.content(network, name, _LIMIT + 1)
-        except FileNotFoundError:
-            continue
         except OSError as error:
-            if error.errno not in OF_ONE_LEASE:
+            if error.errno in OF_ONE_LEASE:
+                yield name, None, 0.0
+            elif error.errno != errno.ENOENT:
                 raise
-            yield name, None, 0.0
 
 
 def selected(network: Network, selection: Selection) -> tuple[Lease, ...]:

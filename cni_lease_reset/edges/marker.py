@@ -23,10 +23,9 @@ def parse(content: bytes) -> Marker | DamagedMarker:
         return DamagedMarker("it is empty")
     if len(content) > _LIMIT:
         return DamagedMarker(f"it is longer than {_LIMIT} bytes")
-    try:
-        text = content.decode("ascii")
-    except UnicodeDecodeError:
+    if not content.isascii():
         return DamagedMarker("it is not text")
+    text = content.decode()
     if not text.endswith("\n"):
         return DamagedMarker("its last line is cut off")
     pairs = [line.partition("=") for line in text[:-1].split("\n") if not line.startswith("#")]

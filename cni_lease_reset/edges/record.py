@@ -63,10 +63,8 @@ def first_time(node: Node, what: str) -> bool:
     try:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
             os.close(os.open(what, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory))
-    except FileExistsError:
-        return False
-    except OSError:  # rather twice than never
-        return True
+    except OSError as error:
+        return not isinstance(error, FileExistsError)  # rather twice than never
     return True
 
 

@@ -38,8 +38,7 @@ def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold
     for name, its in due.items():
         going = [lease.address for lease in its if lease.address not in ruling.spared]
         cleared.append((name, _move(name, hold.networks[name], going, reset, troubles, stuck)))
-    remarks = (*ruling.remarks, *reset.remarks)
-    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=remarks)
+    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=ruling.remarks + reset.remarks)
 
 
 def _trouble(network: str, error: OSError) -> Trouble:
@@ -48,10 +47,7 @@ def _trouble(network: str, error: OSError) -> Trouble:
 
 
 def _move(name: str, network: int, going: list[str], reset: Shelf, troubles: list[Trouble], stuck: list[Stuck]) -> int:
-    """Move leases, one rename each, and return how many went.
-
-    What is wrong with one lease is its own matter, as long as it is not wrong with all of two or more.
-    """
+    """Move leases, one rename each, and return how many went."""
     moved = 0
     failed: list[Stuck] = []
     try:
@@ -64,7 +60,7 @@ def _move(name: str, network: int, going: list[str], reset: Shelf, troubles: lis
                     moved += 1
                 except FileNotFoundError:  # somebody removed it, lock or not
                     continue
-                except OSError as error:
+                except OSError as error:  # one lease's own matter, unless it is wrong with all of two or more
                     if error.errno not in leases.OF_ONE_LEASE or len(going) == len(failed) + 1 > 1:
                         raise
                     failed.append(Stuck(name, lease, error.strerror or str(error)))
