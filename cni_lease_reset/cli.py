@@ -31,12 +31,8 @@ _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return _status_of(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
-
-
-def _status_of(run: Callable[[], int]) -> int:
     try:
-        status = run()
+        status = _dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # whether the answer arrived is for us to tell
         return status
     except CniLeaseResetError as error:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.fate import Fate, Living, sort_out
-from ..core.model import Config, Lease, Network, Reset, Ruling, Selection, Step, Trouble
+from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Trouble
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, record, setaside, shelf
 from ..edges.journald import Journal
@@ -105,8 +105,7 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
                     seen = _see(node, network)
                 spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
                 ruling = Ruling(next(iter(seen.living.doubts), None), spared)
-                step = Step(name, Selection.ALL, "recover")
-                reset = setaside.set_aside((step,), (network,), hold, lambda _: ruling, onto)
+                reset = setaside.set_aside((Step(name, "recover"),), (network,), hold, lambda _: ruling, onto)
     except BusyError as error:
         return seen._replace(wrong=error)
     except OSError as error:

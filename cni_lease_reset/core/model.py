@@ -10,7 +10,6 @@ BootId = NewType("BootId", str)  # /proc/sys/kernel/random/boot_id: a new UUID w
 
 LEASE_RESET: Final = "cni-lease-reset"  # the command, our folders, and our name in the journal
 UNIT: Final = "cni-lease-reset.service"
-PROGRAM: Final = "/usr/bin/cni-lease-reset"  # where the package puts it, and where units find it
 
 
 class State(StrEnum):
@@ -131,19 +130,12 @@ class Survey(NamedTuple):
     troubles: tuple[Trouble, ...] = ()
 
 
-class Selection(StrEnum):
-    """Which leases of a network are due."""
-
-    ALL = "all"
-    TORN = "torn"
-
-
 class Step(NamedTuple):
-    """One network's part of a plan."""
+    """One network's part of a plan: every lease is due, or the torn ones."""
 
     network: str
-    selection: Selection
     why: str
+    torn_only: bool = False
 
 
 class About(StrEnum):

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Final
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Selection, Survey, Trouble
+from ..core.model import Config, Lease, Network, Survey, Trouble
 from . import durable
 from .lock import within
 from .node import Node
@@ -89,15 +89,9 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
                 raise
 
 
-def selected(network: Network, selection: Selection) -> tuple[Lease, ...]:
-    """Parse the leases of a network that a selection means."""
-    found = (parse(*each) for each in network.files)
-    return tuple(lease for lease in found if lease.torn or selection is Selection.ALL)
-
-
 def inventory(network: Network) -> tuple[Lease, ...]:
     """Parse the leases of a network, in the order of their addresses."""
-    found = selected(network, Selection.ALL)
+    found = (parse(*each) for each in network.files)
     return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 

@@ -11,9 +11,11 @@ from .node import STATE_DIRECTORY, Node
 
 NAME: Final = "marker"
 _HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'
-_KEYS: Final = ("state", "boot_id", "since")
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SINCE: Final = re.compile(r"[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_FORMS: Final = {  # of the values
+    "state": "running|clean",
+    "boot_id": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "since": r"[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z",
+}
 _LIMIT: Final = 4096  # a marker is 200 bytes
 
 
@@ -30,14 +32,11 @@ def parse(content: bytes) -> Marker | DamagedMarker:
         return DamagedMarker("its last line is cut off")
     pairs = [line.partition("=") for line in text[:-1].split("\n") if not line.startswith("#")]
     values = {key: value for key, _, value in pairs}
-    if len(pairs) != len(_KEYS) or set(values) != set(_KEYS):
-        return DamagedMarker(f"it does not hold just {', '.join(_KEYS)}, once each")
-    if values["state"] not in set(State):
-        return DamagedMarker(f"it says state={printable(values['state'][:40])}")
-    if not _UUID.fullmatch(values["boot_id"]):
-        return DamagedMarker("its boot_id is no UUID")
-    if not _SINCE.fullmatch(values["since"]):
-        return DamagedMarker("its since is no time")
+    if len(pairs) != len(_FORMS) or values.keys() != _FORMS.keys():
+        return DamagedMarker(f"it does not hold just {', '.join(_FORMS)}, once each")
+    for key, form in _FORMS.items():
+        if not re.fullmatch(form, values[key]):
+            return DamagedMarker(f"it says {key}={printable(values[key][:40])}")
     return Marker(State(values["state"]), BootId(values["boot_id"]), values["since"])
 
 

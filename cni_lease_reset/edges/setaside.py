@@ -30,7 +30,11 @@ def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold
     found = {network.name: network for network in networks}
     troubles = [_trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
     stuck: list[Stuck] = []
-    due = {name: leases.selected(found[name], how) for name, how, _ in steps if name in hold.networks}
+    due = {
+        name: tuple(lease for each in found[name].files if (lease := leases.parse(*each)).torn or not torn_only)
+        for name, _, torn_only in steps
+        if name in hold.networks
+    }
     ruling = guard(due) if due else Ruling()
     if ruling.refusal is not None:
         return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)

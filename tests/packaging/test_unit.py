@@ -11,7 +11,7 @@ from conftest import THIS, TOP, Systemd, Tree
 from programs import command
 
 from cni_lease_reset import cli
-from cni_lease_reset.core.model import PROGRAM, Config
+from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges.node import Node
 
 UNITS = TOP / "packaging/systemd"
