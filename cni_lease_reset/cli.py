@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from . import service
@@ -75,16 +75,24 @@ def _run(options: "argparse.Namespace") -> int:
             return _boot(node._replace(rehearsal=options.dry_run), systemd)
         case "shutdown":
             return _shutdown(node, systemd, force=options.force)
+        case "status":
+            return _status(node, systemd, options)
         case "recover":
             return _recover(node, options)
         case "restore":
-            return _restore(node, options.reset)
-        case "status":
-            return _status(node, systemd, options)
+            from .commands.restore import restore
+
+            _answer(restore(node, Journal(node), options.reset))
         case "history":
-            return _history(node, as_json=options.json)
+            from .commands import history, screen
+
+            found = history.read(node)
+            _answer(history.as_json(found) if options.json else history.as_text(found, screen.of(sys.stdout)))
         case _:
-            return _config(node)
+            from .edges import config
+
+            _answer(config.render(config.read(node)))
+    return os.EX_OK
 
 
 def _is_directory(path: str) -> bool:
@@ -158,7 +166,7 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
             return os.EX_OK
     if not (options.yes or _confirmed()):
         raise RefusedError("nothing was changed")
-    failure = recover.work(node, Journal(node), _say, crowded=options.crowded)
+    failure = recover.work(node, Journal(node), partial(print, flush=True), crowded=options.crowded)
     if failure is not None and attended:
         raise failure
     return os.EX_OK if failure is None else failure.status
@@ -171,17 +179,6 @@ def _confirmed() -> bool:
         return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # somebody watches
-
-
-def _restore(node: Node, reset: str) -> int:
-    from .commands import restore
-
-    _answer(restore.restore(node, Journal(node), reset))
-    return os.EX_OK
 
 
 def _answer(text: str) -> None:
@@ -205,18 +202,3 @@ def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
     else:
         _answer(display.as_text(report, screen.of(sys.stdout)))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
-
-
-def _history(node: Node, *, as_json: bool) -> int:
-    from .commands import history, screen
-
-    found = history.read(node)
-    _answer(history.as_json(found) if as_json else history.as_text(found, screen.of(sys.stdout)))
-    return os.EX_OK
-
-
-def _config(node: Node) -> int:
-    from .edges import config
-
-    _answer(config.render(config.read(node)))
-    return os.EX_OK

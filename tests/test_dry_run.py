@@ -123,7 +123,7 @@ def test_it_holds_no_lock_while_it_looks(tree: Tree, journal: Kept) -> None:
                 subprocess.run(["flock", "--nonblock", path, "true"], check=True)
             return super().runtime(units)
 
-    assert rehearsed(tree, journal, Asked()).cleared == 1
+    assert rehearsed(tree, journal, Asked()).total.cleared == 1
 
 
 def test_anybody_may_ask(tree: Tree) -> None:

@@ -63,7 +63,8 @@ def as_text(report: Report, screen: Screen) -> str:
 def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
     match report.record:
         case Outcome() as done if done.boot_id == report.boot_id:
-            counts = f"{done.found} found, {done.cleared} set aside, {done.kept} kept, {done.torn} torn"
+            total = done.total
+            counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
             return (
                 ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
                 ("This boot", f"{done.result}: {printable(done.why)}"),

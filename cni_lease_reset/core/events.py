@@ -73,6 +73,7 @@ def of_remark(remark: Remark) -> Entry:
 def verdict(outcome: Outcome) -> Entry:
     """Write down the one entry that each run of ``boot`` leaves."""
     message_id, priority = KINDS[outcome.result]
+    total = outcome.total
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
     elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
@@ -82,10 +83,10 @@ def verdict(outcome: Outcome) -> Entry:
         ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
         ("CNI_RESET", outcome.reset or ""),
         *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
-        ("CNI_LEASES_FOUND", str(outcome.found)),
-        ("CNI_LEASES_CLEARED", str(outcome.cleared)),
-        ("CNI_LEASES_KEPT", str(outcome.kept)),
-        ("CNI_LEASES_TORN", str(outcome.torn)),
+        ("CNI_LEASES_FOUND", str(total.found)),
+        ("CNI_LEASES_CLEARED", str(total.cleared)),
+        ("CNI_LEASES_KEPT", str(total.kept)),
+        ("CNI_LEASES_TORN", str(total.torn)),
         ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
         ("CNI_USEC", str(outcome.usec)),
     )
@@ -95,14 +96,14 @@ def verdict(outcome: Outcome) -> Entry:
 def message(outcome: Outcome) -> str:
     """Say in one line how the last boot ended and what came of it."""
     lead = _LEAD[outcome.judgement.verdict]
-    others = _not_configured(outcome)
+    total, others = outcome.total, _not_configured(outcome)
     match outcome.result:
         case Result.CLEARED:
-            return f"{lead}: {leases(outcome.cleared)} set aside as {outcome.reset}, {outcome.kept} kept{others}."
+            return f"{lead}: {leases(total.cleared)} set aside as {outcome.reset}, {total.kept} kept{others}."
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
-            return f"{lead}: the kernel never went down, pods may live; {leases(outcome.kept)} kept."
+            return f"{lead}: the kernel never went down, pods may live; {leases(total.kept)} kept."
         case Result.NOTHING_DUE:
-            return f"{lead}: nothing to set aside ({outcome.why}), {leases(outcome.kept)} kept{others}."
+            return f"{lead}: nothing to set aside ({outcome.why}), {leases(total.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
     return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured

@@ -195,7 +195,7 @@ class Result(StrEnum):
 
 
 class NetworkOutcome(NamedTuple):
-    """One network after ``boot``: lease counts."""
+    """One network after ``boot``: how many leases there were, how many of them were set aside, how many were torn."""
 
     name: str
     found: int
@@ -222,21 +222,7 @@ class Outcome(NamedTuple):
     usec: int = 0
 
     @property
-    def found(self) -> int:
-        """Leases found in all listed networks."""
-        return sum(network.found for network in self.networks)
-
-    @property
-    def cleared(self) -> int:
-        """Leases set aside."""
-        return sum(network.cleared for network in self.networks)
-
-    @property
-    def kept(self) -> int:
-        """Leases that stayed where they were."""
-        return self.found - self.cleared
-
-    @property
-    def torn(self) -> int:
-        """Leases found torn; those due were set aside with the others."""
-        return sum(network.torn for network in self.networks)
+    def total(self) -> NetworkOutcome:
+        """The sums over all networks."""
+        each = self.networks
+        return NetworkOutcome("", sum(e.found for e in each), sum(e.cleared for e in each), sum(e.torn for e in each))

@@ -13,8 +13,8 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             return Judgement(Verdict.SAME_BOOT, "the marker was written under this very kernel", previous)
         case _ if ran_before:
             # A boot that failed and is started again, perhaps weeks later, under living pods.
-            previous = reading.boot_id if isinstance(reading, Marker) else None
-            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", previous)
+            writer = reading.boot_id if isinstance(reading, Marker) else None
+            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", writer)
         case Marker(state=State.CLEAN, boot_id=previous):
             # Written by ExecStop after RKE2 had stopped, while the system went down.
             return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)

@@ -86,15 +86,16 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "result": outcome.result,
         "reason": outcome.why,
         "reset": outcome.reset,
-        "leases": {"found": outcome.found, "cleared": outcome.cleared, "kept": outcome.kept, "torn": outcome.torn},
-        "networks": [
-            {"name": each.name, "found": each.found, "cleared": each.cleared, "kept": each.kept, "torn": each.torn}
-            for each in outcome.networks
-        ],
+        "leases": _counts(outcome.total),
+        "networks": [{"name": each.name, **_counts(each)} for each in outcome.networks],
         "not_configured": [{"name": name, "leases": leases} for name, leases in outcome.unlisted],
         "remarks": [{"about": about, "text": text} for about, text in outcome.remarks],
         "usec": outcome.usec,
     }
+
+
+def _counts(of: NetworkOutcome) -> dict[str, int]:
+    return {"found": of.found, "cleared": of.cleared, "kept": of.kept, "torn": of.torn}
 
 
 def parse(content: bytes) -> Outcome | Began | Unreadable:

@@ -30,7 +30,7 @@ def machine(tree: Tree) -> Machine:
 def refused(tree: Tree, journal: Kept, manager: Systemd | None = None) -> str:
     """Boot, and return why it was refused: nothing moved, and the next boot will try again."""
     outcome = boot(tree, journal, manager)
-    assert (outcome.result, outcome.cleared) == ("refused", 0)
+    assert (outcome.result, outcome.total.cleared) == ("refused", 0)
     assert tree.leases() == {"10.52.0.2", "10.52.0.3"}
     assert OTHER in tree.marker()
     return outcome.why
@@ -38,7 +38,7 @@ def refused(tree: Tree, journal: Kept, manager: Systemd | None = None) -> str:
 
 def test_where_nobody_lives_all_goes(tree: Tree, machine: Machine, journal: Kept) -> None:
     outcome = boot(tree, journal)
-    assert (outcome.result, outcome.cleared, outcome.remarks) == ("cleared", 2, ())
+    assert (outcome.result, outcome.total.cleared, outcome.remarks) == ("cleared", 2, ())
 
 
 @pytest.mark.parametrize("state", ["active", "activating", "deactivating", "reloading", "maintenance"])

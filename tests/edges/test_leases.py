@@ -98,7 +98,7 @@ def test_a_network_that_cannot_be_listed_fails_and_the_others_are_done(
     tree.lease("10.53.0.2", network="cbr0")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "k8s-pod-network", errno.EIO)
     outcome = service.boot(tree.node, Systemd(), journal)
-    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert (outcome.result, outcome.total.cleared) == ("failed", 1)
 
 
 def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_lease_that_cannot_be_read_is_counted_and_no_trouble_of_its_network(
     tree.lease("10.52.0.3", "")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
     outcome = boot(tree, journal)
-    assert (outcome.result, outcome.found, outcome.torn) == ("cleared", 2, 1)
+    assert (outcome.result, outcome.total.found, outcome.total.torn) == ("cleared", 2, 1)
     assert tree.set_aside() == ({"10.52.0.3"} if mark == "clean" else {"10.52.0.2", "10.52.0.3"})
 
 

@@ -183,7 +183,7 @@ def test_a_marker_that_cannot_be_written_fails_the_boot(
 
     monkeypatch.setattr(durable, "replace", replace)
     outcome = service.boot(tree.node, Systemd(), journal)
-    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert (outcome.result, outcome.total.cleared) == ("failed", 1)
     assert "the marker cannot be written" in outcome.why
     assert OTHER in tree.marker()
     assert not (tree.state / "marker.new").exists()

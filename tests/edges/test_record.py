@@ -34,9 +34,9 @@ def test_a_run_that_failed_before_it_could_judge_leaves_no_second_chance(tree: T
         service.boot(tree.node, Systemd(), journal)
     tree.state.unlink()
     outcome = service.boot(tree.node, Systemd(), journal)  # mended, and started again under living pods
-    assert (outcome.judgement.verdict, outcome.cleared) == ("same-boot", 0)
+    assert (outcome.judgement.verdict, outcome.total.cleared) == ("same-boot", 0)
     tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
-    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+    assert service.boot(tree.node, Systemd(), journal).total.cleared == 1
 
 
 def test_a_second_run_that_fails_so_does_not_forget_the_first(tree: Tree, journal: Kept) -> None:

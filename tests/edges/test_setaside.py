@@ -38,7 +38,7 @@ def test_a_late_del_of_an_old_sandbox_changes_nothing(tree: Tree, journal: Kept,
 def test_both_address_families_are_set_aside(tree: Tree, journal: Kept) -> None:
     tree.mark("running")
     HostLocal(tree, ("10.52.0.0/24", "fd00:52::/64")).add("old")
-    assert boot(tree, journal).cleared == 2
+    assert boot(tree, journal).total.cleared == 2
     assert {"10.52.0.2", "fd00:52::2"} == tree.set_aside()
     assert {path.name for path in tree.network.iterdir()} == {"last_reserved_ip.0", "last_reserved_ip.1", "lock"}
 
@@ -61,7 +61,7 @@ def test_a_held_lock_leaves_its_network_for_the_next_boot_and_the_others_are_don
     assert tree.leases("cbr0") == set()
     assert OTHER in tree.marker()
     tree.next_kernel(NEXT)
-    assert boot(tree, journal).cleared == 1
+    assert boot(tree, journal).total.cleared == 1
 
 
 def test_the_lock_is_host_locals_own(tree: Tree, journal: Kept, host_local: HostLocal) -> None:
@@ -114,7 +114,7 @@ def test_a_network_in_which_nothing_can_be_moved_fails_the_boot_and_the_next_one
     with monkeypatch.context() as broken:
         failing("rename", broken, lambda it: str(it[0]).startswith("10.52.") and len(tree.set_aside()) == 3, code)
         outcome = service.boot(tree.node, Systemd(), journal)
-    assert (outcome.result, outcome.cleared, outcome.remarks) == ("failed", 3, ())
+    assert (outcome.result, outcome.total.cleared, outcome.remarks) == ("failed", 3, ())
     assert len(tree.leases()) == 57
     assert OTHER in tree.marker()
     tree.next_kernel(NEXT)
@@ -136,9 +136,9 @@ def test_what_is_wrong_with_one_lease_is_its_own_matter(
     failing(call, monkeypatch, lambda arguments: arguments[0] == "10.52.0.7", code)
     outcome = boot(tree, journal)
     if call == "open":  # it cannot be read, and is moved all the same
-        assert (outcome.result, outcome.cleared, outcome.remarks) == ("cleared", 60, ())
+        assert (outcome.result, outcome.total.cleared, outcome.remarks) == ("cleared", 60, ())
         return
-    assert (outcome.result, outcome.cleared, outcome.kept) == ("cleared", 59, 1)
+    assert (outcome.result, outcome.total.cleared, outcome.total.kept) == ("cleared", 59, 1)
     assert tree.leases() == {"10.52.0.7"}
     [stuck] = [entry for entry in journal.entries if entry.message_id == MessageId.LEASE_STUCK]
     assert stuck.message == f"Lease 10.52.0.7 of k8s-pod-network stays: {os.strerror(code)}, ignoring"
@@ -157,7 +157,7 @@ def test_what_is_wrong_with_all_of_several_is_the_networks(
     tree.lease("10.53.0.2", network="cbr0")
     failing("rename", monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), code)
     outcome = boot(tree, journal)
-    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert (outcome.result, outcome.total.cleared) == ("failed", 1)
     assert len(tree.leases()) == leases
     assert OTHER in tree.marker()
 
@@ -202,7 +202,7 @@ def test_a_lease_that_is_gone_by_now_is_no_error(tree: Tree, journal: Kept, monk
     tree.lease("10.52.0.3")
     failing("rename", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.ENOENT)
     outcome = boot(tree, journal)
-    assert (outcome.result, outcome.cleared, outcome.remarks) == ("cleared", 1, ())
+    assert (outcome.result, outcome.total.cleared, outcome.remarks) == ("cleared", 1, ())
 
 
 def test_several_networks_go_into_one_reset(tree: Tree, journal: Kept) -> None:
@@ -210,4 +210,4 @@ def test_several_networks_go_into_one_reset(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.2")
     tree.lease("10.53.0.2", network="cbr0")
     outcome = service.boot(tree.node, Systemd(), journal)
-    assert (outcome.cleared, len(list((tree.state / "set-aside").iterdir()))) == (2, 1)
+    assert (outcome.total.cleared, len(list((tree.state / "set-aside").iterdir()))) == (2, 1)

@@ -167,5 +167,5 @@ def test_a_reason_that_cannot_be_kept_stops_no_reset(
     tree.mark("running", OTHER)
     tree.lease("10.52.0.2")
     monkeypatch.setattr(os, "open", full)
-    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+    assert service.boot(tree.node, Systemd(), journal).total.cleared == 1
     assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.CLEARED]

@@ -14,6 +14,7 @@ from cni_lease_reset import cli
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges.node import Node
 
+PROGRAM = "/usr/bin/cni-lease-reset"
 UNITS = TOP / "packaging/systemd"
 UNIT = UNITS / "cni-lease-reset.service"
 METRICS = UNITS / "cni-lease-reset-metrics.service"
