@@ -1,7 +1,6 @@
 """The command line: arguments in, exit status out; the only place where an exception becomes a status."""
 
 import os
-import stat
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -67,8 +66,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(options: "argparse.Namespace") -> int:
     node = Node(os.path.realpath(options.root))
-    if not _is_directory(node.root):
-        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
+    try:
+        os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory") from error
     systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":
@@ -93,14 +94,6 @@ def _run(options: "argparse.Namespace") -> int:
 
             _answer(config.render(config.read(node)))
     return os.EX_OK
-
-
-def _is_directory(path: str) -> bool:
-    """Whether it is one. Raises ``OSError`` where that cannot be told, which ``os.path.isdir`` keeps to itself."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _boot(node: Node, manager: Manager) -> int:
@@ -162,7 +155,9 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
         doubts = [each for sight in seen for each in sight.living.doubts]
         if doubts:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
-        if options.dry_run or not recover.leaked(seen):
+        leaked = recover.leaked(seen)
+        if options.dry_run or not leaked:
+            print("Nothing was changed." if leaked else "Nothing to recover.")
             return os.EX_OK
     if not (options.yes or _confirmed()):
         raise RefusedError("nothing was changed")

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..core import events
@@ -79,16 +80,16 @@ def work(
     cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
     if cleared:
         journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
-        shelf.prune(node, settings)
-    wrong = [(printable(each.network), each.wrong) for each in done if each.wrong is not None]
+        with suppress(BusyError), only_one(node):  # or whoever is at work prunes
+            shelf.prune(node, settings)
+    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in done if each.wrong]
     if not wrong:
         return None
-    what = "not all was done" if cleared else "nothing was changed"
-    kind = max((type(error) for _, error in wrong), key=lambda each: each is InputOutputError)
-    failure = kind(f"{what}: {'; '.join(f'network {name}: {error}' for name, error in wrong)}")
+    why = "; ".join(text for text, _ in wrong)
     if not crowded or record.first_time(node, "recover-refused"):
-        journal.send(events.not_recovered(str(failure)))
-    return failure
+        journal.send(events.not_recovered(why, part=bool(cleared)))
+    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError)
+    return kind(f"{'not all was done' if cleared else 'nothing was changed'}: {why}")
 
 
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:
@@ -131,8 +132,6 @@ def as_text(sights: tuple[Sight, ...]) -> str:
             owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
             lines.append(f"  {lease.address:<{width}}  {owner:<13}  {local(lease.written)}")
         lines.append("")
-    if not leaked(sights):
-        lines.append("Nothing to recover.")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -164,9 +164,9 @@ def recovered(reset: Reset, *, found: int) -> Entry:
     return _entry(MessageId.RECOVERED, _NOTICE, text, fields)
 
 
-def not_recovered(why: str) -> Entry:
-    """Write down why ``recover`` was refused or failed."""
-    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"Not recovered: {why}")
+def not_recovered(why: str, *, part: bool) -> Entry:
+    """Write down why ``recover`` was refused or failed, altogether or in a part of the networks."""
+    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"{'Recovered in part' if part else 'Not recovered'}: {why}")
 
 
 def restored(reset: str, *, back: int, left: int, why: str) -> Entry:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..core.errors import ConfigError, describe, printable
-from ..core.model import UNIT, ClearWhen, Config
+from ..core.model import ClearWhen, Config
 from . import durable
 from .node import CONFIG_FILE, STATE_DIRECTORY, Node, set_aside_directory
 
@@ -193,8 +193,9 @@ def render(settings: Settings) -> str:
         lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
     if settings.config.data_dir != Config().data_dir:
         above = os.path.dirname(settings.config.data_dir)
-        lines.append(f"\n# For this data_dir: systemctl edit {UNIT}\n# [Unit]\n# RequiresMountsFor={_in_unit(above)}\n")
-        lines.append(f"# [Service]\n# ReadWritePaths={_in_unit(f'-{above}')}\n")  # "-": it starts without it, too
+        lines.append("\n# For this data_dir: systemctl edit cni-lease-reset{,-recover}.service\n# [Unit]\n")
+        lines.append(f"# RequiresMountsFor={_in_unit(above)}\n# [Service]\n")
+        lines.append(f"# ReadWritePaths={_in_unit(f'-{above}')}\n")  # "-": it starts without it, too
     return "".join(lines)
 
 

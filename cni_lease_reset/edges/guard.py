@@ -14,7 +14,7 @@ from .node import Node
 from .systemd import DOWN, Manager, Runtime
 
 _ORDER: Final = f"; if so at each boot: systemctl edit {UNIT}, [Unit] Before="
-_NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, set that"
+_NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, add that"
 
 
 def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
@@ -31,7 +31,8 @@ def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[L
         remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
     refusal = None if runtime is None else _of_units(config.runtime_units, runtime)
     if refusal is None and living.answers(node):
-        refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}its unit"
+        unit = "its unit (and add it to runtime_units)"
+        refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}{unit}"
     if refusal is None:
         found = living.whose(node, [lease for its in due.values() for lease in its], caged=True)
         refusal = _of_pods(found)

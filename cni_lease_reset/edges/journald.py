@@ -37,10 +37,11 @@ class Journal:
             say(f"{prefix}{entry.message}", self._stderr)
 
 
-def say(line: str, stderr: TextIO) -> None:
+def say(line: str, stderr: TextIO | None) -> None:
     """Tell a person. Where nobody listens any more, neither what is done nor the exit status changes for that."""
     try:
-        print(line, file=stderr, flush=True)
+        if stderr is not None:
+            print(line, file=stderr, flush=True)
     except OSError:
         sys.stderr = None  # or Python would try again at the end, and exit with 120
 

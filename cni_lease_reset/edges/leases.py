@@ -63,7 +63,7 @@ def survey(node: Node, config: Config, hold: Hold | None = None) -> Survey:
 def look(data: int, name: str, hold: Hold | None = None) -> Network | Trouble:
     """Read one network and count its leases, by address family and state; unlocked where the lock cannot be had."""
     try:
-        with ExitStack() as stack:
+        with ExitStack() as stack, durable.named(name):
             held = None if hold is None else hold.take(data, name)
             files = tuple(_contents(stack.enter_context(durable.opened(data, name)) if held is None else held))
     except NotADirectoryError:  # that will not mend by itself

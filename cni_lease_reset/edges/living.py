@@ -77,22 +77,20 @@ def _doubt_hidden(sight: Sight, proc: str) -> None:
         try:
             content(path)
         except OSError as error:
-            why = _why_hidden(os.fsdecode(sight.read(f"{proc}/self/mountinfo")))
-            what = f"{printable(path, quoted=True)}: {error.strerror}"
-            sight.doubt("hidden", f"the processes of this machine are hidden from us ({what}): {why}")
+            sight.doubt("hidden", _hidden(proc, error))
 
 
-def _why_hidden(table: str) -> str:
-    """Say what to do, by the options that /proc is mounted with. Source: proc(5)."""
-    seen = [mount.options for mount in mountinfo.parse(table) if mount.point == "/proc"][-1:]  # the last covers others
+def _hidden(proc: str, error: OSError) -> str:
+    """Say that we do not see all, and what to do, by the options that /proc is mounted with. Source: proc(5)."""
+    table = mountinfo.parse(os.fsdecode(Sight(caged=True).read(f"{proc}/self/mountinfo")))
+    seen = [mount.options for mount in table if mount.point == "/proc"][-1:]  # the last covers others
     options = dict(option.partition("=")[::2] for option in (seen[0] if seen else ()))
     hidden, group = options.get("hidepid"), options.get("gid")
-    if hidden is None:
-        return "run where the machine's own /proc is mounted"
-    remedy = f"its group {group} (in a unit: SupplementaryGroups={group})"
-    if group is None:
-        remedy = "CAP_SYS_PTRACE, or mount it without"
-    return f"/proc is mounted with hidepid={hidden}: run with {remedy}"
+    who = f"its group {group} (in a unit: SupplementaryGroups={group})" if group else "CAP_SYS_PTRACE"
+    remedy = "run where the machine's own /proc is mounted"
+    if hidden is not None:
+        remedy = f"/proc is mounted with hidepid={hidden}: run with {who}, or mount it without"
+    return f"the processes of this machine are hidden from us ({describe(error)}): {remedy}"
 
 
 def own_room(node: Node) -> str | None:
@@ -102,7 +100,7 @@ def own_room(node: Node) -> str | None:
     try:
         name = os.fsdecode(content(node.path("/proc/1/comm")).strip())
     except OSError as error:
-        return f"PID 1 cannot be seen ({describe(error)}): run on the node itself, as root"
+        return _hidden(node.path("/proc"), error)
     if name != "systemd":
         return f"PID 1 is {printable(name, quoted=True)} and not systemd, as in a container: run on the node itself"
     if not os.path.isdir(node.path("/run/systemd/system")):

@@ -69,7 +69,10 @@ def test_a_containerd_that_answers_has_pods_whatever_its_unit_is_called(listenin
         containerd.bind(f".{CONTAINERD}")
         containerd.listen()
         ruling = guard.rule(listening, Config(), Systemd(), DUE)
-    assert ruling.refusal == f"a containerd answers at '{K3S_SOCKET}', pods may live{ORDER}its unit"
+    assert (
+        ruling.refusal
+        == f"a containerd answers at '{K3S_SOCKET}', pods may live{ORDER}its unit (and add it to runtime_units)"
+    )
     assert guard.rule(listening, Config(), Systemd(), DUE).refusal is None, "a socket that it left behind is nobody"
 
 
@@ -191,7 +194,7 @@ def test_where_no_unit_of_the_runtime_is_known_it_is_said(tree: Tree, machine: M
     assert (outcome.result, [remark.about for remark in outcome.remarks]) == ("cleared", [About.NO_RUNTIME])
     assert outcome.remarks[0].text == (
         "No unit of runtime_units is on this node (rke2-server.service, rke2-agent.service, k3s.service, "
-        "k3s-agent.service, kubelet.service); if its runtime has another name, set that"
+        "k3s-agent.service, kubelet.service); if its runtime has another name, add that"
     )
 
 

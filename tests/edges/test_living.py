@@ -268,7 +268,8 @@ def test_recover_and_status_speak_for_the_whole_machine_alone(machine: Machine) 
     assert own_room(machine.node) == "PID 1 is 'pause\\x1b' and not systemd, as in a container: run on the node itself"
     (machine.proc / "1/comm").unlink()
     assert own_room(machine.node) == (
-        f"PID 1 cannot be seen ('{machine.proc}/1/comm': No such file or directory): run on the node itself, as root"
+        f"the processes of this machine are hidden from us ('{machine.proc}/1/comm': No such file or directory): "
+        "run where the machine's own /proc is mounted"
     )
 
 

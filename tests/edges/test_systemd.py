@@ -148,7 +148,6 @@ def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "bus"
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={path}")
-    monkeypatch.setattr(systemd, "SECONDS", 0.2)
     yield path
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
 
@@ -242,7 +241,7 @@ def test_each_of_the_two_has_three_seconds_in_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path
 ) -> None:
     assert systemd.SECONDS == 3
-    monkeypatch.setattr(systemd, "SECONDS", 0.3)
+    monkeypatch.setattr(systemd, "SECONDS", 1)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     # The first question is answered late, the second one never.
     program(systemctl, "case $* in *SystemState*) sleep 0.1;; *) exec sleep 60;; esac")
@@ -252,8 +251,8 @@ def test_each_of_the_two_has_three_seconds_in_all(
         answer = Systemd().going_down()
         took = time.monotonic() - began
     assert answer.value is None
-    assert 0.3 + 0.1 + 0.15 <= took < 3
-    assert answer.remark == "D-Bus did not answer within 0 s; systemctl did not answer within 0 s"
+    assert 1 + 0.1 + 0.5 <= took < 30
+    assert answer.remark == "D-Bus did not answer within 1 s; systemctl did not answer within 1 s"
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
