@@ -460,6 +460,23 @@ def test_a_data_directory_that_goes_away_meanwhile_is_told(
     assert str(failure).endswith("networks': No such file or directory")
 
 
+def test_a_network_that_goes_away_meanwhile_is_told(
+    tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = leases.survey
+
+    def and_gone(node: Node, config: Config) -> Survey:
+        found = survey(node, config)
+        tree.network.rename(tree.root / "away")
+        return found
+
+    monkeypatch.setattr(leases, "survey", and_gone)
+    failure = recovery.work(tree.node, journal, lambda _line: None)
+    assert failure is not None
+    assert failure.status == os.EX_IOERR
+    assert str(failure) == "nothing was changed: network k8s-pod-network: 'k8s-pod-network': No such file or directory"
+
+
 def test_nobody_but_root_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(InputOutputError, match="run it as root"):

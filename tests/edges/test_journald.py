@@ -1,6 +1,7 @@
 """The journal: its own protocol on a real socket, and stderr where nobody listens."""
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,12 @@ def test_a_full_journal_socket_does_not_block(tmp_path: Path, capsys: pytest.Cap
 def test_the_protocol_has_one_socket() -> None:
     assert journald.SOCKET == "/run/systemd/journal/socket"
     assert THIS != OTHER
+
+
+def test_what_nobody_hears_on_stderr_does_not_go_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", open("/dev/full", "w"))  # noqa: SIM115  say() gives it up
+    journald.say("one", sys.stderr)
+    journald.say("two", sys.stderr)
+    assert capsys.readouterr().out == ""
