@@ -127,11 +127,10 @@ class _Rehearsal(Journal):
 
 
 def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
-    return f"{type(error).__name__}: {error}{place}"
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"
 
 
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
@@ -143,6 +142,7 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
 
 def _recover(node: Node, options: "argparse.Namespace") -> int:
     from .commands import recover
+    from .core.fate import Fate
     from .edges import config
 
     if options.crowded and config.read(node).config.max_kept_leases is None:
@@ -155,7 +155,7 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
         doubts = [each for sight in seen for each in sight.living.doubts]
         if doubts:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
-        leaked = recover.leaked(seen)
+        leaked = any(sight.of(Fate.LEAKED) for sight in seen)
         if options.dry_run or not leaked:
             print("Nothing was changed." if leaked else "Nothing to recover.")
             return os.EX_OK

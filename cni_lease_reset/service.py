@@ -109,9 +109,11 @@ def _clear(
             record.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        never = judgement.verdict is Verdict.SAME_BOOT or settings.clear_when is ClearWhen.NEVER
+        quiet = judgement.verdict in (Verdict.CLEAN, Verdict.SAME_BOOT) or settings.clear_when is ClearWhen.NEVER
         with leases.Hold(node) as hold:
-            found = leases.survey(node, settings, None if never else hold)
+            found = leases.survey(node, settings, None if quiet else hold)
+            if quiet and draw_up(judgement.verdict, found.networks, settings):  # seldom: look again, under the locks
+                found = leases.survey(node, settings, hold)
             steps = draw_up(judgement.verdict, found.networks, settings)
             if steps:
                 from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them

@@ -30,8 +30,8 @@ CROWDED = 90  # percent of a pool
 _LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
-    Result.REFUSED: "Leaked addresses come back sooner with: cni-lease-reset recover",
-    Result.FAILED: "Mend that. Leaked addresses come back sooner with: cni-lease-reset recover",
+    Result.REFUSED: "Reboot when it suits you, or at once: cni-lease-reset recover",
+    Result.FAILED: "Mend that. Then reboot when it suits you, or at once: cni-lease-reset recover",
     Result.MISCONFIGURED: "Mend the configuration, try it with: cni-lease-reset config",
 }
 

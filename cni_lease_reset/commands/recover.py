@@ -135,11 +135,6 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def leaked(sights: tuple[Sight, ...]) -> int:
-    """Count the leases that look leaked."""
-    return sum(len(sight.of(Fate.LEAKED)) for sight in sights)
-
-
 def _kept(sight: Sight) -> list[str]:
     """Say how many leases stay, by the reason; where it is an address, which, for nobody else would tell."""
     lines = []

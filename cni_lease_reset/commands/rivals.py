@@ -1,6 +1,7 @@
 """Others that empty the same directories at boot, before us: tmpfiles.d lines, and Harvester's own stage."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -43,8 +44,10 @@ def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:
         kind, pattern, *_ = shlex.split(line, comments=True)
     except ValueError:
         return None
+    name = os.path.basename(pattern)
     for file in files if pattern.startswith("/") else ():
-        gone = {"r": [file], "R": [file, *file.parents], "D": file.parents}.get(kind[:1], ())
+        lease = file.with_name(name) if re.fullmatch("[0-9a-f.:*?]+", name) else file  # it may mean some addresses
+        gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
         if any(each.match(pattern) for each in gone):
             return file
     return None

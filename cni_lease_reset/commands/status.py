@@ -124,7 +124,7 @@ def _on_shelf(above: int, name: str) -> OnShelf:
         made = datetime.fromisoformat(name.split("-")[1]).isoformat().replace("+00:00", "Z")
     except ValueError:
         made = None
-    with durable.opened(above, name) as reset:
+    with durable.named(f"set-aside/{name}", always=True), durable.opened(above, name) as reset:
         return OnShelf(
             name, sum(_size(reset, each) for each in shelf.folders(reset)), made, printable(shelf.reason(reset))
         )

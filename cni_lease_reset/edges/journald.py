@@ -31,7 +31,7 @@ class Journal:
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
                 journald.setblocking(False)
                 sent = journald.sendto(datagram, self._path)
-        if sent != len(datagram) or self._stderr.isatty():
+        if sent != len(datagram) or (self._stderr is not None and self._stderr.isatty()):
             # Under systemd our stderr is a journal stream, and <N> is its way to tell a priority.
             prefix = f"<{entry.priority}>" if "JOURNAL_STREAM" in os.environ else f"{LEASE_RESET}: "
             say(f"{prefix}{entry.message}", self._stderr)

@@ -96,7 +96,7 @@ class Systemd(Manager):
     def ordered_before(self, unit: str) -> tuple[str, ...] | None:
         """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
         try:
-            return tuple(_systemctl("Before", unit)[0].get("Before", "").split())
+            return tuple(_systemctl("Before", unit)[0].get("Before", "").split()) or None  # each unit has some
         except _NoAnswerError:
             return None
 
@@ -171,6 +171,8 @@ def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
 
 def _through_systemctl(units: Sequence[str]) -> _Told:
     state = _systemctl("SystemState")[0].get("SystemState", "")
+    if state == "stopping":  # then nobody needs to know what each unit is at
+        return state, [("unknown", True, True, True)] * len(units)
     found = []
     for each in _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units):
         has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")

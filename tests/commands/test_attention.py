@@ -37,16 +37,14 @@ from cni_lease_reset.edges.systemd import Manager
 )
 def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
     tree.mark(state, boot_id)
-    assert gathered(tree).pending == (why and f"{why}. Leaked addresses come back sooner with: cni-lease-reset recover")
+    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you, or at once: cni-lease-reset recover")
     tree.config("clear_when: never\n")
     assert gathered(tree).pending is None
 
 
 def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
     tree.state.mkdir(parents=True, exist_ok=True)
-    assert (
-        gathered(tree).pending == "there is no marker. Leaked addresses come back sooner with: cni-lease-reset recover"
-    )
+    assert gathered(tree).pending == "there is no marker. Reboot when it suits you, or at once: cni-lease-reset recover"
 
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
@@ -70,7 +68,7 @@ def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.REFUSED, "k3s.service is active, pods may live")
     said = "this boot could not do what was due (refused: k3s.service is active, pods may live)"
-    assert gathered(tree).pending == f"{said}. Leaked addresses come back sooner with: cni-lease-reset recover"
+    assert gathered(tree).pending == f"{said}. Reboot when it suits you, or at once: cni-lease-reset recover"
     done(tree)
     assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
 
