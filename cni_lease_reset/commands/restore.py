@@ -4,12 +4,10 @@ from difflib import get_close_matches
 
 from ..core import events
 from ..core.errors import BusyError, InputOutputError, UsageError, printable
-from ..core.model import Config
 from ..edges import config, durable, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node, set_aside_directory
-from ..edges.setaside import Restored
 
 
 def restore(node: Node, journal: Journal, reset: str) -> str:
@@ -25,8 +23,11 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
         near = same or get_close_matches(reset, known, n=1, cutoff=0.3)
         hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
-    with only_one(node):
-        done = _put_back(node, settings, reset)
+    with only_one(node), durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
+        with durable.opened(above, reset) as folder:
+            done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
+        if not any(each.left or each.trouble for each in done):
+            shelf.discard(above, reset)
     back, left = sum(each.back for each in done), sum(each.left for each in done)
     lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
     troubles = [f"{printable(each.network)}: {each.trouble}" for each in done if each.trouble is not None]
@@ -36,12 +37,3 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
         raise kind(f"not all was put back: {'; '.join(lines + troubles)}; the rest stays in reset {reset}")
     lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if left else []
     return "".join(f"{line}\n" for line in lines)
-
-
-def _put_back(node: Node, settings: Config, reset: str) -> tuple[Restored, ...]:
-    with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-        with durable.opened(above, reset) as folder:
-            done = tuple(setaside.restore(folder, name, node, settings) for name in shelf.folders(folder))
-        if not any(each.left or each.trouble for each in done):
-            shelf.discard(above, reset)
-    return done

@@ -13,8 +13,7 @@ _WHY: Final = {
 
 def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
     """List what is due, network by network; a network of which nothing is due is not in it."""
-    steps = (_due(verdict, network, config) for network in networks)
-    return tuple(step for step in steps if step is not None)
+    return tuple(filter(None, (_due(verdict, network, config) for network in networks)))
 
 
 def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:

@@ -13,8 +13,9 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             return Judgement(Verdict.SAME_BOOT, "the marker was written under this very kernel", previous)
         case _ if ran_before:
             # A boot that failed and is started again, perhaps weeks later, under living pods.
-            writer = reading.boot_id if isinstance(reading, Marker) else None
-            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", writer)
+            return Judgement(
+                Verdict.SAME_BOOT, "boot ran before under this very kernel", getattr(reading, "boot_id", None)
+            )
         case Marker(state=State.CLEAN, boot_id=previous):
             # Written by ExecStop after RKE2 had stopped, while the system went down.
             return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)

@@ -171,10 +171,13 @@ def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
 
 def _through_systemctl(units: Sequence[str]) -> _Told:
     state = _systemctl("SystemState")[0].get("SystemState", "")
-    if state == "stopping":  # then nobody needs to know what each unit is at
-        return state, [("unknown", True, True, True)] * len(units)
-    found = []
-    for each in _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units):
+    found, shown = [], [dict[str, str]()] * len(units)
+    try:
+        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
+    except _NoAnswerError:
+        if state != "stopping":  # where it is, that alone is an answer
+            raise
+    for each in shown:
         has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")
         found.append((each.get("ActiveState", "unknown"), each.get("LoadState") == "loaded", has_run, has_job))
     return state, found

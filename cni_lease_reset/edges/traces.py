@@ -13,7 +13,6 @@ from ..core.errors import printable
 from .node import Node
 from .sight import Sight
 
-_KUBERNETES: Final = b"k8s.io"  # containerd's namespace of its pods
 _STATES: Final = frozenset({"/run/k3s/containerd", "/run/containerd"})
 _TASKS: Final = "io.containerd.runtime.v2.task"
 _SHIMS: Final = "io.containerd.sandbox.controller.v1.shim"
@@ -87,7 +86,7 @@ def _shims(commands: Mapping[int, bytes]) -> tuple[set[str], list[str]]:
         socket = os.path.normpath(os.fsdecode(flags.get(b"address", b"").removeprefix(b"unix://")))
         if socket.startswith("/run/"):  # where only root makes one
             states.add(os.path.dirname(socket))
-        if flags.get(b"namespace", b"") in (b"", _KUBERNETES):  # it does not tell, or is one
+        if flags.get(b"namespace", b"") in (b"", b"k8s.io"):  # it does not tell, or is Kubernetes
             sandbox = printable(os.fsdecode(flags.get(b"id", b"?")[:13]))
             pods.append(f"pod sandbox {sandbox} lives (process {process})")
     return states, pods
