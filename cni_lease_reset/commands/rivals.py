@@ -46,7 +46,9 @@ def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:
         return None
     name = os.path.basename(pattern)
     for file in files if pattern.startswith("/") else ():
-        lease = file.with_name(name) if re.fullmatch("[0-9a-f.:*?]+", name) else file  # it may mean some addresses
+        lease = (
+            file.with_name(name) if re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) else file
+        )  # it may mean addresses
         gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
         if any(each.match(pattern) for each in gone):
             return file

@@ -1,9 +1,12 @@
 """What else on a node empties our directories."""
 
 import os
+from pathlib import PurePosixPath
 
 import pytest
 from conftest import Tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cni_lease_reset.commands import rivals
 from cni_lease_reset.edges.node import STATE_DIRECTORY
@@ -34,6 +37,9 @@ NETWORK = "/var/lib/cni/networks/k8s-pod-network"
         ("R! /var/*", NETWORK),
         ("r! /var/lib/cni/networks/k8s-pod-network/last_reserved_ip.0", None),
         ("R! var/lib/cni", None),
+        ("R! /run/lib/.", None),
+        ("r! /run/lib/..", None),
+        ("r! /", None),
         ('R! "/var', None),
         ("R!", None),
         ("", None),
@@ -77,3 +83,8 @@ def test_what_cannot_be_read_empties_nothing(tree: Tree) -> None:
     os.mkfifo(tree.root / "etc/tmpfiles.d/a.conf")
     (tree.root / "etc/tmpfiles.d/b.conf").write_bytes(b"R! \xff /var\n\x00\n")
     assert tuple(rivals.find(tree.node, [NETWORK])) == ()
+
+
+@given(st.sampled_from("rRD"), st.text(alphabet="./*?[]a0 \t\"'#", max_size=12))
+def test_no_line_makes_it_stumble(kind: str, pattern: str) -> None:
+    rivals._taken(f"{kind} /{pattern}", [PurePosixPath(f"{NETWORK}/10.42.0.2")])
