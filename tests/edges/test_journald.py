@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,10 @@ def test_the_protocol_has_one_socket() -> None:
 def test_what_nobody_hears_on_stderr_does_not_go_to_stdout(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", open("/dev/full", "w"))  # noqa: SIM115  say() gives it up
+    nobody = open("/dev/full", "w")  # noqa: SIM115  it is full when it is closed, too
+    monkeypatch.setattr(sys, "stderr", nobody)
     journald.say("one", sys.stderr)
     journald.say("two", sys.stderr)
+    with suppress(OSError):
+        nobody.close()
     assert capsys.readouterr().out == ""

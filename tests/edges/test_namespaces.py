@@ -305,23 +305,27 @@ print(*look(Node(sys.argv[1]), (), ("10.52.0.7",), Sight(caged=False)).doubts, s
 """
 
 
-def doubts_without(machine: Machine, *capabilities: str) -> list[str]:
+WITHOUT_OS_SETNS = "import os\nvars(os).pop('setns', None)\n"  # Python before 3.12
+
+
+def doubts_without(machine: Machine, *capabilities: str, script: str = LOOK) -> list[str]:
     """What root doubts who lacks capabilities."""
     command = [
         "setpriv",
         f"--bounding-set={','.join(f'-{each}' for each in capabilities)}",
         sys.executable,
         "-c",
-        LOOK,
+        script,
         str(machine.root),
     ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def test_who_may_not_enter_a_namespace_is_told_what_to_do(machine: Machine) -> None:
+@pytest.mark.parametrize("script", [LOOK, WITHOUT_OS_SETNS + LOOK])
+def test_who_may_not_enter_a_namespace_is_told_what_to_do(machine: Machine, script: str) -> None:
     with network_namespace(NAME) as mount:
         machine.mounts(mount)
-        [doubt] = doubts_without(machine, "sys_admin")
+        [doubt] = doubts_without(machine, "sys_admin", script=script)
     assert re.fullmatch(
         r"the network namespace mounted at '/run/netns/.*' cannot be entered: Operation not permitted "
         r"\(run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE\)",
