@@ -30,14 +30,14 @@ def parser() -> argparse.ArgumentParser:
     force = "do not ask systemd whether the system goes down (needs --root)"
     shutdown.add_argument("--force", action="store_true", help=force)
     _of_status(verb("status", "tell what the last boot did, and how things stand"))
-    recover = verb("recover", "set aside the leases whose container does not live, on a running node")
-    recover.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
-    recover.add_argument("--yes", action="store_true", help="do not ask")
-    recover.add_argument("--worker", nargs="*", metavar="UNIT", help=argparse.SUPPRESS)  # for its transient unit
+    recover = verb("recover", "set aside the leases whose pod does not live, on a running node")
+    choice = recover.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
+    choice.add_argument("--yes", action="store_true", help="do not ask")
+    recover.add_argument("--crowded", action="store_true", help="only networks with more than max_kept_leases")
     restore = verb("restore", "put the leases of a reset back")
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
     history = verb("history", "list the boots that the journal knows")
-    history.add_argument("-n", "--lines", metavar="N", type=_count, help="list the newest N only")
     history.add_argument("--json", action="store_true", help="for programs")
     verb("config", "print the effective configuration")
     return top
@@ -57,9 +57,3 @@ def _metrics_file(text: str) -> str:
         problem = "must be an absolute path that ends in '.prom', for node_exporter reads no other files"
         raise argparse.ArgumentTypeError(f"'{printable(text[:60])}' {problem}")
     return text
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
-        raise argparse.ArgumentTypeError(f"'{printable(text[:20])}' is no whole number from 1 on")
-    return int(text[:9])

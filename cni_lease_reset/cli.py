@@ -1,9 +1,8 @@
 """The command line: arguments in, exit status out; the only place where an exception becomes a status."""
 
 import os
-import stat
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from . import service
@@ -16,10 +15,11 @@ from .core.errors import (
     describe,
     printable,
 )
-from .core.model import Entry, Result
+from .core.events import Entry
+from .core.model import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
-from .edges.systemd import Inspector, Manager, NoSystemd, Systemd
+from .edges.systemd import Manager, Systemd
 
 if TYPE_CHECKING:
     import argparse
@@ -30,12 +30,8 @@ _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return _status_of(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
-
-
-def _status_of(run: Callable[[], int]) -> int:
     try:
-        status = run()
+        status = _dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # whether the answer arrived is for us to tell
         return status
     except CniLeaseResetError as error:
@@ -70,34 +66,34 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(options: "argparse.Namespace") -> int:
     node = Node(os.path.realpath(options.root))
-    if not _is_directory(node.root):
-        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory")
-    systemd: Systemd | NoSystemd = Systemd() if node.is_this_machine else NoSystemd()
+    try:
+        os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory") from error
+    systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":
             return _boot(node._replace(rehearsal=options.dry_run), systemd)
         case "shutdown":
             return _shutdown(node, systemd, force=options.force)
-        case "recover" if options.worker is not None:
-            return _work(node, tuple(options.worker))
-        case "recover":
-            return _recover(node, systemd, dry_run=options.dry_run, yes=options.yes)
-        case "restore":
-            return _restore(node, systemd, options.reset)
         case "status":
             return _status(node, systemd, options)
+        case "recover":
+            return _recover(node, options)
+        case "restore":
+            from .commands.restore import restore
+
+            _answer(restore(node, Journal(node), options.reset))
         case "history":
-            return _history(node, options.lines, as_json=options.json)
+            from .commands import history, screen
+
+            found = history.read(node)
+            _answer(history.as_json(found) if options.json else history.as_text(found, screen.of(sys.stdout)))
         case _:
-            return _config(node)
+            from .edges import config
 
-
-def _is_directory(path: str) -> bool:
-    """Whether it is one. Raises ``OSError`` where that cannot be told, which ``os.path.isdir`` keeps to itself."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+            _answer(config.render(config.read(node)))
+    return os.EX_OK
 
 
 def _boot(node: Node, manager: Manager) -> int:
@@ -123,20 +119,18 @@ class _Rehearsal(Journal):
     """Says what boot would say, as the answer to ``boot --dry-run``."""
 
     def send(self, entry: Entry) -> None:
-        import textwrap
+        from .commands.screen import wrapped
 
         reason = dict(entry.fields)["CNI_REASON"]
         for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
-            lines = textwrap.wrap(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-            _answer("".join(f"{line}\n" for line in lines))
+            _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 
 def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
-    return f"{type(error).__name__}: {error}{place}"
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"
 
 
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
@@ -146,22 +140,31 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     return os.EX_OK
 
 
-def _recover(node: Node, manager: Manager, *, dry_run: bool, yes: bool) -> int:
-    from .commands import recover, transient
+def _recover(node: Node, options: "argparse.Namespace") -> int:
+    from .commands import recover
+    from .core.fate import Fate
+    from .edges import config
 
-    found = recover.look(node, manager)
-    if dry_run or not found.cleared:
-        _answer(recover.as_text(found))
+    if options.crowded and config.read(node).config.max_kept_leases is None:
+        print("max_kept_leases is null: no network counts as crowded.")
         return os.EX_OK
-    print(recover.as_text(found), end="")
-    if not yes:
-        if not _confirmed():
-            raise RefusedError("nothing was changed")
-        found = recover.look(node, manager)  # somebody may have thought for long
-    if node.is_this_machine:
-        return transient.start(node, Systemd(), found.units, _say)
-    recover.work(node, manager, Journal(node), _say)
-    return os.EX_OK
+    attended = not (options.yes and options.crowded)
+    if attended:
+        seen = recover.look(node, crowded=options.crowded)
+        print(recover.as_text(seen), end="", flush=True)
+        doubts = [each for sight in seen for each in sight.living.doubts]
+        if doubts:
+            raise RefusedError(f"nothing was changed: {doubts[0]}")
+        leaked = any(sight.of(Fate.LEAKED) for sight in seen)
+        if options.dry_run or not leaked:
+            print("Nothing was changed." if leaked else "Nothing to recover.")
+            return os.EX_OK
+    if not (options.yes or _confirmed()):
+        raise RefusedError("nothing was changed")
+    failure = recover.work(node, Journal(node), partial(print, flush=True), crowded=options.crowded)
+    if failure is not None and attended:
+        raise failure
+    return os.EX_OK if failure is None else failure.status
 
 
 def _confirmed() -> bool:
@@ -173,30 +176,6 @@ def _confirmed() -> bool:
         return False
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # somebody watches
-
-
-def _work(node: Node, units: tuple[str, ...]) -> int:
-    """Do the work of ``recover`` in its transient unit; the last line tells whoever watches how it ended."""
-    from .commands import transient
-
-    def run() -> int:
-        transient.work_in_unit(node, Systemd(), Journal(node), units, _say)
-        return os.EX_OK
-
-    status = _status_of(run)
-    _say(transient.last_words(units, status))
-    return status
-
-
-def _restore(node: Node, manager: Manager, reset: str) -> int:
-    from .commands import restore
-
-    _answer(restore.restore(node, manager, Journal(node), reset))
-    return os.EX_OK
-
-
 def _answer(text: str) -> None:
     """Print an answer that nothing comes after; ``recover`` must learn that nobody reads on, and does not use it."""
     try:
@@ -205,7 +184,7 @@ def _answer(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(node: Node, systemd: Inspector, options: "argparse.Namespace") -> int:
+def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
     from .commands import display, metrics, screen, status
 
     report = status.gather(node, systemd)
@@ -218,19 +197,3 @@ def _status(node: Node, systemd: Inspector, options: "argparse.Namespace") -> in
     else:
         _answer(display.as_text(report, screen.of(sys.stdout)))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK
-
-
-def _history(node: Node, most: int | None, *, as_json: bool) -> int:
-    from .commands import history, screen
-
-    found = history.read(node)
-    text = history.as_json(found, most) if as_json else history.as_text(found, most, screen.of(sys.stdout))
-    _answer(text)
-    return os.EX_OK
-
-
-def _config(node: Node) -> int:
-    from .edges import config
-
-    _answer(config.render(config.read(node)))
-    return os.EX_OK

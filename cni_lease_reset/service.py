@@ -8,12 +8,14 @@ stopped: mark it clean.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from .core import events
 from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
 from .core.model import (
     About,
     BootId,
+    ClearWhen,
     Config,
     DamagedMarker,
     Judgement,
@@ -24,7 +26,6 @@ from .core.model import (
     Reset,
     Result,
     State,
-    Step,
     Verdict,
 )
 from .core.outcome import conclude
@@ -102,23 +103,27 @@ def _clear(
     node: Node, boot_id: BootId, judgement: Judgement, settings: Config | ConfigError, manager: Manager
 ) -> Outcome:
     """Set aside what is due, and tell what came of it; what fails is told, too."""
+    reset = Reset()
     try:
         if judgement.verdict is not Verdict.SAME_BOOT:
             record.begin(node, boot_id)
         if isinstance(settings, ConfigError):
             return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        found = leases.survey(node, settings)
-        steps = draw_up(judgement.verdict, found.networks, settings)
-        reset = _set_aside(steps, node, settings, boot_id, manager) if steps else Reset()
+        quiet = judgement.verdict in (Verdict.CLEAN, Verdict.SAME_BOOT) or settings.clear_when is ClearWhen.NEVER
+        with leases.Hold(node) as hold:
+            found = leases.survey(node, settings, None if quiet else hold)
+            if quiet and draw_up(judgement.verdict, found.networks, settings):  # seldom: look again, under the locks
+                found = leases.survey(node, settings, hold)
+            steps = draw_up(judgement.verdict, found.networks, settings)
+            if steps:
+                from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
+
+                onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
+                rule = partial(guard.rule, node, settings, manager)
+                reset = setaside.set_aside(steps, found.networks, hold, rule, onto)
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)
-
-
-def _set_aside(steps: tuple[Step, ...], node: Node, settings: Config, boot_id: BootId, manager: Manager) -> Reset:
-    from .edges import guard, setaside  # a boot of which nothing is due does not pay for them
-
-    return setaside.set_aside(steps, node, settings, boot_id, lambda: guard.objection(node, settings, manager))
 
 
 def _record(node: Node, outcome: Outcome) -> Outcome:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +14,10 @@ import pytest
 from tree import OTHER, PLUGIN, SANDBOX, THIS, HostLocal, Tree
 
 from cni_lease_reset import service
-from cni_lease_reset.core.model import BootId, Entry, Outcome
+from cni_lease_reset.core.events import Entry
+from cni_lease_reset.core.model import BootId, Outcome
 from cni_lease_reset.edges.journald import Journal
-from cni_lease_reset.edges.systemd import Answer
+from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Unit
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -74,18 +76,27 @@ def everything(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-class Systemd:
+class Systemd(Manager):
     """A systemd that answers as told; the real one has no place below a directory."""
 
     def __init__(
-        self, states: dict[str, str] | None = None, *, down: bool | None = True, remark: str | None = None
+        self,
+        states: dict[str, str] | None = None,
+        *,
+        down: bool | None = True,
+        remark: str | None = None,
+        ran: Sequence[str] = (),
+        starting: bool = True,
+        exists: bool = True,
     ) -> None:
         self.states, self.down, self.remark = {} if states is None else states, down, remark
+        self.ran, self.starting, self.exists = ran, starting, exists
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
         if self.down is None:
             return Answer(None, self.remark)
-        return Answer({unit: self.states.get(unit, "inactive") for unit in units}, self.remark)
+        found = (Unit(self.states.get(unit, "inactive"), self.exists, has_run=unit in self.ran) for unit in units)
+        return Answer(Runtime(tuple(found), starting=self.starting), self.remark)
 
     def going_down(self) -> Answer[bool]:
         return Answer(self.down, self.remark)
@@ -132,10 +143,7 @@ def sandbox(number: int) -> str:
 
 
 def live(tree: Tree, number: int, namespace: str = "k8s.io") -> None:
-    path = tree.root / f"proc/{1000 + number}/cmdline"
-    path.parent.mkdir(parents=True)
-    shim = ("/usr/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox(number), "-address", f"/{K3S}")
-    path.write_text("\0".join((*shim, "")))
+    tree.shim(namespace, 1000 + number, sandbox(number))
 
 
 @pytest.fixture
@@ -144,6 +152,7 @@ def pods(tree: Tree) -> HostLocal:
     plugin = HostLocal(tree)
     for number in range(28):
         plugin.add(sandbox(number))
+    tree.age()
     for number in range(20, 27):
         live(tree, number)
     (tree.root / "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io" / sandbox(27)).mkdir(parents=True)
@@ -162,9 +171,12 @@ def reset(tree: Tree) -> str:
     return next((tree.state / "set-aside").iterdir()).name
 
 
-def held_lock(tree: Tree, network: str = "k8s-pod-network") -> None:
-    lock = os.open(tree.data / network / "lock", os.O_RDONLY | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+@contextmanager
+def held_lock(tree: Tree, network: str = "k8s-pod-network") -> Iterator[None]:
+    """Hold host-local's lock, as a plugin at work does."""
+    with (tree.data / network / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def failing(name: str, monkeypatch: pytest.MonkeyPatch, when: Callable[[tuple[object, ...]], bool], code: int) -> None:
@@ -184,5 +196,7 @@ def boot(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
     outcome = service.boot(tree.node, manager or Systemd(), journal)
     assert len(journal.verdicts) == before + 1, "each run leaves exactly one verdict entry"
     assert "CNI_VERDICT" in dict(journal.entries[-1].fields), "and it is the last of ours"
-    assert len(journal.entries[-1].message) <= 100
+    assert len(journal.entries[-1].message) <= (250 if outcome.result == "refused" else 100), (
+        "a refusal says what to do"
+    )
     return outcome

@@ -7,11 +7,11 @@ from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.commands.status import Report
 from cni_lease_reset.core.model import Judgement, Outcome, Result, Verdict
 from cni_lease_reset.edges import record
-from cni_lease_reset.edges.systemd import NoSystemd
+from cni_lease_reset.edges.systemd import Manager
 
 
 def gathered(tree: Tree) -> Report:
-    return status.gather(tree.node, NoSystemd())
+    return status.gather(tree.node, Manager())
 
 
 def shown(tree: Tree) -> str:

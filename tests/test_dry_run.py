@@ -13,7 +13,7 @@ from cni_lease_reset.core.model import Outcome
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer
+from cni_lease_reset.edges.systemd import Answer, Runtime
 
 
 def rehearsed(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
@@ -72,7 +72,8 @@ def test_it_tells_what_would_be_refused(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.3")
     assert rehearsed(tree, journal, Systemd({"k3s.service": "active"})).result == "refused"
     assert [entry.message for entry in journal.entries] == [
-        "Clean shutdown, leases kept: k3s.service is active, pods may live"
+        "Clean shutdown, leases kept: k3s.service is active, pods may live; "
+        "if so at each boot: systemctl edit cni-lease-reset.service, [Unit] Before=k3s.service"
     ]
 
 
@@ -95,10 +96,10 @@ def test_it_sees_that_a_plugin_is_at_work(tree: Tree, host_local: HostLocal, mar
     tree.mark(mark)
     host_local.add("pod")
     tree.lease("10.52.0.9", "")
-    held_lock(tree)
-    before = everything(tree.root)
-    done = command(tree.node, "boot", "--dry-run")
-    assert everything(tree.root) == before
+    with held_lock(tree):
+        before = everything(tree.root)
+        done = command(tree.node, "boot", "--dry-run")
+        assert everything(tree.root) == before
     assert (done.returncode, done.stderr) == (74, "")
     assert "not all was done: k8s-pod-network: busy: another" in " ".join(done.stdout.split())
 
@@ -117,12 +118,12 @@ def test_it_holds_no_lock_while_it_looks(tree: Tree, journal: Kept) -> None:
     (tree.network / "lock").touch()
 
     class Asked(Systemd):
-        def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
+        def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
             for path in (tree.state, tree.network / "lock"):
                 subprocess.run(["flock", "--nonblock", path, "true"], check=True)
-            return super().unit_states(units)
+            return super().runtime(units)
 
-    assert rehearsed(tree, journal, Asked()).cleared == 1
+    assert rehearsed(tree, journal, Asked()).total.cleared == 1
 
 
 def test_anybody_may_ask(tree: Tree) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN, OTHER, SANDBOX, THIS, TOP, Tree
+from machine import Machine
 from programs import command, normalised
 
 WRITTEN = 1_795_200_000  # 2026-11-20
@@ -21,12 +22,17 @@ def crashed(tree: Tree) -> None:
 
 
 def living(tree: Tree) -> None:
-    """The same node, up again with a pod."""
+    """The same node, up again with pods, one of them known by its address alone, and with a lease that is broken."""
+    machine = Machine(tree.root)
     crashed(tree)
     tree.mark("running", THIS)
     tree.lease("10.52.0.5")
     tree.shim()
-    (tree.root / "run/netns").mkdir(parents=True)
+    for number in range(6, 10):
+        tree.lease(f"10.52.0.{number}", f"{number:064x}\r\neth0")
+        machine.addresses(machine.process("pause"), f"10.52.0.{number}")
+    os.utime(tree.lease("10.52.0.10", f"{10:064x}\r\neth0"))
+    tree.lease("10.52.0.11", "x" * 5000)
 
 
 def reset(tree: Tree) -> None:

@@ -18,7 +18,7 @@ from cni_lease_reset.core import errors
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
-from cni_lease_reset.edges.systemd import NoSystemd
+from cni_lease_reset.edges.systemd import Manager
 
 PROGRAM = TOP / "man/cni-lease-reset.8"
 SETTINGS = TOP / "man/cni-lease-reset.yaml.5"
@@ -94,14 +94,14 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
 
 
 def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
-    service.boot(tree.node, NoSystemd(), journal)
-    report = status.gather(tree.node, NoSystemd())
+    service.boot(tree.node, Manager(), journal)
+    report = status.gather(tree.node, Manager())
     found = [name for name, _, _ in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
     assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
 
 
 def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
-    document = json.loads(display.as_json(status.gather(tree.node, NoSystemd())))
+    document = json.loads(display.as_json(status.gather(tree.node, Manager())))
     assert items(PROGRAM, "JSON", "Va") == list(document)
 
 

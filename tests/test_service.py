@@ -16,7 +16,7 @@ from cni_lease_reset.edges import durable, leases
 def test_an_exhausted_pool_is_free_after_a_power_cut(tree: Tree, journal: Kept, host_local: HostLocal) -> None:
     tree.mark("running")
     assert host_local.exhaust() == 253  # all but the gateway
-    assert boot(tree, journal).cleared == 253
+    assert boot(tree, journal).total.cleared == 253
     fields = journal.verdicts[0]
     assert (fields["CNI_VERDICT"], fields["CNI_LEASES_FOUND"], fields["CNI_LEASES_KEPT"]) == ("unclean", "253", "0")
     assert len(tree.set_aside()) == 253
@@ -30,7 +30,12 @@ def test_a_clean_reboot_keeps_all_but_torn_leases(tree: Tree, journal: Kept) -> 
     tree.lease("10.52.0.3", "")
     tree.lease("10.52.0.4", "\0" * 70)
     outcome = boot(tree, journal)
-    assert (outcome.judgement.verdict, outcome.found, outcome.cleared, outcome.torn) == ("clean", 3, 2, 2)
+    assert (outcome.judgement.verdict, outcome.total.found, outcome.total.cleared, outcome.total.torn) == (
+        "clean",
+        3,
+        2,
+        2,
+    )
     assert tree.leases() == {"10.52.0.2"}
     assert "state=running" in tree.marker()
 
@@ -39,7 +44,7 @@ def test_a_crowded_network_is_cleared_after_a_clean_reboot(tree: Tree, journal: 
     tree.mark("clean")
     for number in range(111):
         tree.lease(f"10.52.0.{number + 1}")
-    assert boot(tree, journal).cleared == 111
+    assert boot(tree, journal).total.cleared == 111
 
 
 @pytest.mark.parametrize("mark", ["running", "clean", None])
@@ -62,7 +67,7 @@ def test_what_cannot_be_proven_clean_is_cleared(tree: Tree, journal: Kept, prepa
         tree.state.mkdir(parents=True)
         (tree.state / "marker").write_bytes(b"")
     tree.lease("10.52.0.2")
-    assert boot(tree, journal).cleared == 1
+    assert boot(tree, journal).total.cleared == 1
 
 
 def test_a_shutdown_that_cannot_read_the_marker_is_an_error(
@@ -97,7 +102,7 @@ def test_a_boot_that_was_killed_half_way_has_had_its_moment(
     assert boot(tree, journal).judgement.verdict == "same-boot", "pods may have come up since"
     assert tree.leases() == {"10.52.0.2"}
     tree.next_kernel(NEXT)
-    assert boot(tree, journal).cleared == 1
+    assert boot(tree, journal).total.cleared == 1
 
 
 def test_a_second_boot_after_a_failed_one_spares_living_pods_and_the_next_kernel_clears(
@@ -112,7 +117,7 @@ def test_a_second_boot_after_a_failed_one_spares_living_pods_and_the_next_kernel
     assert tree.leases() == {"10.52.0.2"}
     assert OTHER in tree.marker(), "the marker stays as it is"
     tree.next_kernel(NEXT)
-    assert boot(tree, journal).cleared == 1
+    assert boot(tree, journal).total.cleared == 1
 
 
 def test_a_clean_mark_is_used_up_though_the_configuration_is_invalid(tree: Tree, journal: Kept) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ THIS = BootId("11111111-1111-4111-8111-111111111111")
 OTHER = BootId("22222222-2222-4222-8222-222222222222")
 SANDBOX = "ab" * 32
 PLUGIN = next(p for p in ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin") if os.access(f"{p}/host-local", os.X_OK))
+
+_AN_HOUR_AGO = time.time_ns() - 3600 * 1_000_000_000
 
 
 class Tree:
@@ -30,6 +33,7 @@ class Tree:
         """What a new kernel brings: its boot id, and an empty /run."""
         (self.root / "proc/sys/kernel/random").mkdir(parents=True, exist_ok=True)
         (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{boot_id}\n")
+        (self.root / "proc/uptime").write_text("86400.00 86400.00\n")
         (self.root / "run/cni-lease-reset/boot").unlink(missing_ok=True)
 
     def mark(self, state: str, boot_id: str = OTHER) -> None:
@@ -45,6 +49,7 @@ class Tree:
         (self.data / network).mkdir(parents=True, exist_ok=True)
         path = self.data / network / address
         path.write_text(content)
+        os.utime(path, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))
         return path
 
     def leases(self, network: str = "k8s-pod-network") -> set[str]:
@@ -59,11 +64,18 @@ class Tree:
         path.write_text(text)
         path.chmod(0o644)
 
-    def shim(self, namespace: str = "k8s.io", pid: int = 4711) -> None:
+    def shim(self, namespace: str = "k8s.io", pid: int = 4711, sandbox: str = SANDBOX) -> None:
+        """A pod, or a container of another engine; root's, as each is."""
         path = self.root / f"proc/{pid}"
         path.mkdir(parents=True)
-        command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", SANDBOX, "")
+        command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox, "")
         (path / "cmdline").write_text("\0".join(command))
+        (path / "status").write_text(f"Uid:\t0\t0\t0\t0\nNSpid:\t{pid}\n")
+
+    def age(self, network: str = "k8s-pod-network") -> None:
+        """Let a network's leases be an hour old: no longer young for recover."""
+        for address in self.leases(network):
+            os.utime(self.data / network / address, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))
 
     def marker(self) -> str:
         return (self.state / "marker").read_text()

@@ -14,59 +14,55 @@ from ..core.model import (
     Marker,
     Network,
     NoMarker,
+    Outcome,
     Reading,
     Result,
     State,
     Verdict,
 )
 from ..core.plan import is_crowded
-from ..edges import record
 from ..edges.node import STATE_DIRECTORY, Node
-from ..edges.systemd import Inspector
+from ..edges.systemd import Manager
 from . import mounts, rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
+_LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
-    Result.REFUSED: "Reboot when it suits you.",
-    Result.FAILED: "Mend that, then reboot when it suits you.",
+    Result.REFUSED: "Reboot when it suits you, or at once: cni-lease-reset recover",
+    Result.FAILED: "Mend that. Then reboot when it suits you, or at once: cni-lease-reset recover",
     Result.MISCONFIGURED: "Mend the configuration, try it with: cni-lease-reset config",
 }
 
 
-def pending(boot_id: BootId | None, noted: record.Record, reading: Reading | None, config: Config) -> str | None:
+def pending(boot_id: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config) -> str | None:
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
     if config.clear_when is ClearWhen.NEVER:
         return None
-    outcome = record.judged(noted, boot_id)
     if outcome is not None and outcome.result in _UNDONE:
         if (outcome.judgement.verdict, outcome.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
             return None  # the mark is used up; whether anything was due nobody looked
         undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
         return f"{undone}. {_UNDONE[outcome.result]}"
-    why = _unproven(boot_id, reading)
-    return None if why is None else f"{why}. {_UNDONE[Result.REFUSED]}"
-
-
-def _unproven(boot_id: BootId | None, reading: Reading | None) -> str | None:
     match reading:
         case NoMarker():
-            return "there is no marker"
+            unproven = "there is no marker"
         case DamagedMarker(why=why):
-            return f"the marker is damaged ({why})"
+            unproven = f"the marker is damaged ({why})"
         case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
-            return "the marker is still that of an earlier boot, which had no clean end"
-    return None
+            unproven = "the marker is still that of an earlier boot, which had no clean end"
+        case _:
+            return None
+    return f"{unproven}. {_UNDONE[Result.REFUSED]}"
 
 
-def of_boot(boot_id: BootId | None, noted: record.Record, due: str | None) -> Iterator[str]:
+def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
-    outcome = record.judged(noted, boot_id)
     if outcome is None:
         yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
     else:
-        yield from (remark.text for remark in outcome.remarks if remark.about is About.MARKER_STUCK)
+        yield from (remark.text for remark in outcome.remarks if remark.about in _LASTING)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
     elif outcome is not None and outcome.result is Result.MISCONFIGURED:
@@ -93,9 +89,9 @@ def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
             yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
 
 
-def of_surroundings(node: Node, config: Config, systemd: Inspector) -> Iterator[str]:
+def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    ordered = systemd.ordered_before(UNIT).value
+    ordered = systemd.ordered_before(UNIT)
     for unit in config.runtime_units:
         if ordered is not None and unit not in ordered:
             yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"

@@ -3,29 +3,26 @@
 import glob
 import json
 import subprocess
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
 from ..core.events import KINDS, MessageId, leases
 from ..core.model import Result, Verdict
 from ..edges.node import Node
+from . import foreign
 from .screen import Colour, Screen, local
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _JOURNALCTL: Final = "/usr/bin/journalctl"
 _MOST_REMARKS: Final = 5
 _SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
-_RESULTS: Final = {kind: result for result, (kind, _) in KINDS.items()} | {
+_NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
+_RESULTS: Final[dict[str, str]] = {kind: result for result, (kind, _) in KINDS.items()} | {
     MessageId.SAME_BOOT: Result.NOTHING_DUE,
     MessageId.UNEXPECTED: "fault",
 }
-_NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
 # What came of a boot is worth a word where it did not do all that was due.
 _NOTES: Final = {Result.REFUSED: "refused", Result.FAILED: "failed", Result.MISCONFIGURED: "config", "fault": "fault"}
-_COUNTS: Final = ("found", "cleared", "kept", "torn")  # of leases, CNI_LEASES_FOUND and so on
-_FIELDS: Final = ("MESSAGE_ID", "CNI_VERDICT", "CNI_REASON", "CNI_RESET", "CNI_PREVIOUS_BOOT_ID", "CNI_USEC")
-
-Entry: TypeAlias = dict[str, object]
 
 
 class Boot(NamedTuple):
@@ -46,7 +43,7 @@ class History(NamedTuple):
     """The boots of the journal, newest first."""
 
     boots: tuple[Boot, ...]
-    volatile: bool  # the journal is lost at each boot
+    volatile: bool  # the journal is lost at each boot: journald keeps it under /run, or none under /var/log
     remarks: tuple[str, ...]  # what journalctl had to say
 
     @property
@@ -67,8 +64,7 @@ class History(NamedTuple):
 
 def read(node: Node) -> History:
     """Read the journal of the node. Raises :class:`InputOutputError` where that is not possible."""
-    fields = ",".join((*_FIELDS, *map(_field, _COUNTS)))
-    command = [_JOURNALCTL, "--no-pager", "--output=json", f"--output-fields={fields}"]
+    command = [_JOURNALCTL, "--no-pager", "--output=json"]
     command += [] if node.is_this_machine else [f"--root={node.root}"]
     # Anybody may send an entry with our MESSAGE_ID; journald itself notes who did.
     command += [*(f"MESSAGE_ID={each}" for each in _RESULTS), "_UID=0"]
@@ -79,17 +75,10 @@ def read(node: Node) -> History:
     remarks = [printable(line.decode(errors="replace")) for line in done.stderr.splitlines()]
     if done.returncode != 0:
         raise InputOutputError(f"the journal cannot be read: {' '.join(remarks[:1]) or 'journalctl failed'}")
-    return History(parse(done.stdout), is_volatile(node), tuple(remarks[:_MOST_REMARKS]))
-
-
-def is_volatile(node: Node) -> bool:
-    """Whether the journal is lost at each boot: journald keeps it under /run, or nothing under /var/log."""
-    return _has_journals(node, "/run/log/journal") or not _has_journals(node, "/var/log/journal")
-
-
-def _has_journals(node: Node, directory: str) -> bool:
-    """Whether the system's journal is there, below its machine id; what has a namespace in its name is another's."""
-    return bool(glob.glob(f"{'[0-9a-f]' * 32}/*.journal*", root_dir=node.path(directory)))
+    # The system's own journal lies below its machine id; what has a namespace in its name is another's.
+    journals = f"{'[0-9a-f]' * 32}/*.journal*"
+    lost, kept = (glob.glob(journals, root_dir=node.path(f"{each}/log/journal")) for each in ("/run", "/var"))
+    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:_MOST_REMARKS]))
 
 
 def parse(lines: bytes) -> tuple[Boot, ...]:
@@ -100,50 +89,45 @@ def parse(lines: bytes) -> tuple[Boot, ...]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        boot = _boot(entry) if isinstance(entry, dict) else None
+        boot = _boot(entry)
         if boot is not None:
             boots.setdefault(boot.boot_id, boot)
     return tuple(reversed(boots.values()))
 
 
-def _boot(entry: Entry) -> Boot | None:
-    message_id, boot_id = _text(entry, "MESSAGE_ID"), _text(entry, "_BOOT_ID")
-    if message_id not in list(MessageId) or not boot_id:
+def _boot(entry: object) -> Boot | None:
+    result, boot_id = _RESULTS.get(_text(entry, "MESSAGE_ID")), _text(entry, "_BOOT_ID")
+    if result is None or not boot_id:
         return None
     return Boot(
         (_number(entry, "__REALTIME_TIMESTAMP") or 0) / 1_000_000,
         boot_id,
         _text(entry, "CNI_VERDICT") or None,
-        _RESULTS.get(MessageId(message_id), ""),
+        result,
         _text(entry, "CNI_REASON"),
         _text(entry, "CNI_RESET") or None,
         _text(entry, "CNI_PREVIOUS_BOOT_ID") or None,
-        {name: _number(entry, _field(name)) for name in _COUNTS},
+        {each: _number(entry, f"CNI_LEASES_{each.upper()}") for each in ("found", "cleared", "kept", "torn")},
         _number(entry, "CNI_USEC"),
     )
 
 
-def _field(count: str) -> str:
-    return f"CNI_LEASES_{count.upper()}"
-
-
-def _text(entry: Entry, field: str) -> str:
+def _text(entry: object, field: str) -> str:
     """Return a field's text, fit for a terminal; one that is not UTF-8 or comes twice is none of ours."""
-    value = entry.get(field)
-    return printable(value) if isinstance(value, str) else ""
+    return printable(foreign.get(entry, field, str))
 
 
-def _number(entry: Entry, field: str) -> int | None:
+def _number(entry: object, field: str) -> int | None:
     text = _text(entry, field)
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def as_json(history: History, most: int | None) -> str:
-    """Write the newest ``most`` boots for programs; the names are documented in the README."""
+def as_json(history: History) -> str:
+    """Write the boots for programs; the names are documented in the README."""
     document = {
         "version": VERSION,
         "volatile": history.volatile,
-        "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots[:most]],
+        "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots],
         "summary": {
             "boots": len(history.boots),
             "unclean": history.unclean,
@@ -155,12 +139,20 @@ def as_json(history: History, most: int | None) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(history: History, most: int | None, screen: Screen) -> str:
-    """Write the newest ``most`` boots for people, at 80 columns; the summary is of all."""
+def as_text(history: History, screen: Screen) -> str:
+    """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
-    lines += [_line(boot, screen) for boot in history.boots[:most]]
-    lines += [] if history.boots else ["(no boot of cni-lease-reset is in the journal)"]
-    lines += ["", *_summary(history, screen)] if history.boots else []
+    lines += [_line(boot, screen) for boot in history.boots]
+    number, trend = len(history.boots), history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
+    if number:
+        leaked = f"{leases(history.leaked)} leaked and set aside."
+        boots = f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown"
+        lines += ["", f"{boots}; {leaked}"]
+    else:
+        lines.append("(no boot of cni-lease-reset is in the journal)")
+    if len(trend) > 1:
+        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
+        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
         lines += ["mkdir /var/log/journal && journalctl --flush, see Storage= in journald.conf(5)"]
@@ -169,25 +161,10 @@ def as_text(history: History, most: int | None, screen: Screen) -> str:
 
 
 def _line(boot: Boot, screen: Screen) -> str:
-    numbers = ["-" if number is None else str(number) for number in boot.leases.values()]
+    found, aside, kept, _ = ["-" if number is None else str(number) for number in boot.leases.values()]
     took = "-" if boot.usec is None else f"{boot.usec / 1000:.0f}ms"
     verdict = f"{boot.verdict or '-':<9.9}"
     if boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
         verdict = screen.paint(verdict, Colour.WARN)
-    note = _NOTES.get(boot.result, "")
-    note = f" {screen.paint(note, Colour.BAD)}" if note else ""
-    when = f"{local(boot.time):<27}{boot.boot_id[:8]:<10}"
-    return f"{when}{verdict}{numbers[0]:>6}{numbers[1]:>7}{numbers[2]:>6}{took:>7}{note}"
-
-
-def _summary(history: History, screen: Screen) -> list[str]:
-    number = len(history.boots)
-    trend = history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
-    lines = [
-        f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown; "
-        f"{leases(history.leaked)} leaked and set aside."
-    ]
-    if len(trend) > 1:
-        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
-        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
-    return lines
+    note = f" {screen.paint(_NOTES[boot.result], Colour.BAD)}" if boot.result in _NOTES else ""
+    return f"{local(boot.time):<27}{boot.boot_id[:8]:<10}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7}{note}"

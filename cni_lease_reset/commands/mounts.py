@@ -13,10 +13,7 @@ _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
-    try:
-        mounts = mountinfo.parse(foreign.text(node, "/proc/self/mountinfo"))
-    except OSError:
-        return None
+    mounts = mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo"))
     mount = _above(mounts, path)
     if mount is None:
         return None

@@ -12,12 +12,12 @@ from ..core.errors import describe, printable
 from ..core.model import Config
 from ..edges.node import Node
 from . import foreign
+from .foreign import get
 
 CONFIGURATIONS: Final = "/etc/cni/net.d"
 FLANNEL: Final = "/run/flannel/subnet.env"
 _FLANNEL_KEYS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 _POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
-_MOST: Final = 64  # ranges of a network: nobody has more
 
 
 class Range(NamedTuple):
@@ -77,8 +77,11 @@ def read(node: Node, config: Config) -> Pools:
         except (ValueError, RecursionError):
             unread.append(f"{printable(path, quoted=True)}: not valid JSON")
         else:
-            for network, found in _networks(document, config.data_dir, flannel):
-                ranges.setdefault(network, found[:_MOST])
+            for network in (document, *get(document, "delegates", list)):  # those that Multus delegates to, too
+                plugins = get(network, "plugins", list) or [network]
+                found = tuple(each for plugin in plugins for each in _ranges(plugin, config.data_dir, flannel))
+                if found:
+                    ranges.setdefault(get(network, "name", str), found)
     return Pools(ranges, flannel, tuple(unread))
 
 
@@ -91,60 +94,36 @@ def _flannel(node: Node, unread: list[str]) -> tuple[Range, ...]:
         unread.append(describe(error))
         return ()
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    ranges = (_range({"subnet": values.get(key)}) for key in _FLANNEL_KEYS)
-    return tuple(each for each in ranges if each is not None)
-
-
-def _networks(document: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterator[tuple[str, tuple[Range, ...]]]:
-    """Yield the networks of one configuration, and those that Multus delegates to."""
-    for network in (document, *_list(document, "delegates")):
-        plugins = _list(network, "plugins") or [network]
-        found = tuple(each for plugin in plugins for each in _ranges(plugin, data_dir, flannel))
-        if _text(network, "name") and found:
-            yield _text(network, "name"), found
+    return tuple(each for key in _FLANNEL_KEYS for each in _range({"subnet": values.get(key)}))
 
 
 def _ranges(plugin: object, data_dir: str, flannel: tuple[Range, ...]) -> Iterator[Range]:
     """Yield the ranges of one plugin; those that make no sense to us are left out, for host-local tells of them."""
-    if _text(plugin, "type") == "flannel":
+    if get(plugin, "type", str) == "flannel":
         yield from flannel  # it calls host-local itself, with its own subnet
-    ipam = _get(plugin, "ipam")
-    if _text(ipam, "type") != "host-local" or (_text(ipam, "dataDir") or Config().data_dir) != data_dir:
+    ipam = get(plugin, "ipam", dict)
+    if get(ipam, "type", str) != "host-local" or (get(ipam, "dataDir", str) or Config().data_dir) != data_dir:
         return
-    sets = [each for each in _list(ipam, "ranges") if isinstance(each, list)]
+    sets = [each for each in get(ipam, "ranges", list) if isinstance(each, list)]
     for entry in (ipam, *(entry for each in sets for entry in each)):
-        subnet = _text(entry, "subnet")
+        subnet = get(entry, "subnet", str)
         if subnet.startswith(_POD_CIDR):
             version = 6 if subnet.endswith("IPv6") else 4
             yield from (each for each in flannel if each.version == version)
-        elif (found := _range(entry)) is not None:
-            yield found
+        else:
+            yield from _range(entry)
 
 
-def _range(entry: object) -> Range | None:
+def _range(entry: object) -> tuple[Range, ...]:
     """Read one range with host-local's defaults: the gateway is the first address, the broadcast is never given."""
     try:
-        subnet = ipaddress.ip_network(_text(entry, "subnet"), strict=False)
+        subnet = ipaddress.ip_network(get(entry, "subnet", str), strict=False)
         low, high = int(subnet.network_address) + 1, int(subnet.broadcast_address) - (subnet.version == 4)
         make = type(subnet.network_address)
-        first = int(make(_text(entry, "rangeStart") or low))
-        last = int(make(_text(entry, "rangeEnd") or high))
-        gateway = int(make(_text(entry, "gateway") or low))
+        first = int(make(get(entry, "rangeStart", str) or low))
+        last = int(make(get(entry, "rangeEnd", str) or high))
+        gateway = int(make(get(entry, "gateway", str) or low))
     except ValueError:
-        return None
+        return ()
     size = last - first + 1 - (first <= gateway <= last)
-    return Range(subnet.version, first, last, size) if size > 0 else None
-
-
-def _get(value: object, key: str) -> object:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _text(value: object, key: str) -> str:
-    found = _get(value, key)
-    return found if isinstance(found, str) else ""
-
-
-def _list(value: object, key: str) -> list[object]:
-    found = _get(value, key)
-    return found if isinstance(found, list) else []
+    return (Range(subnet.version, first, last, size),) if size > 0 else ()

@@ -1,192 +1,151 @@
-"""``recover``: the manual remedy made safe, without touching a pod.
-
-Stopping RKE2 does not stop its pods (``KillMode=process``), so deleting all leases would hand out living addresses
-twice. Here only the leases go whose container does not live, and no pod can start meanwhile: see :mod:`.transient`.
-"""
+"""``recover``: leaked addresses back on a running node, with all pods up; an ADD waits for it as for another plugin."""
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..core import events
-from ..core.errors import CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.model import Config, Lease, Reset, Selection, Step
-from ..edges import config, durable, leases, living, setaside
+from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
+from ..core.fate import Fate, Living, sort_out
+from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Trouble
+from ..core.plan import is_crowded
+from ..edges import config, durable, leases, living, record, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
-from ..edges.systemd import DOWN, Manager
-from .screen import local
+from ..edges.shelf import Shelf
+from .screen import local, wrapped
 
-_PATIENCE: Final = 30.0  # seconds for containerd to let go
-_POLL: Final = 0.2
-
-Say = Callable[[str], None]
+_WITH_NAMES: Final = (Fate.ADDRESS, Fate.NO_PROCESS, Fate.UNTOUCHABLE)
+_NAMED: Final = 3  # so many of a kind
 
 
-class Findings(NamedTuple):
-    """What ``recover`` would deal with."""
+class Sight(NamedTuple):
+    """One network as it was seen, and what was done."""
 
-    units: tuple[str, ...]  # of the runtime, those that are up
-    leaked: tuple[tuple[str, tuple[tuple[Lease, float], ...]], ...]  # by network, each with when it was written
-    found: int  # all leases of all these networks
+    network: str
+    fates: Mapping[Lease, Fate] = {}
+    living: Living = Living()
+    cleared: int = 0
+    wrong: CniLeaseResetError | None = None
 
-    @property
-    def cleared(self) -> int:
-        """How many leases would be set aside."""
-        return sum(len(each) for _, each in self.leaked)
+    def of(self, fate: Fate) -> tuple[Lease, ...]:
+        """List the leases with one fate."""
+        return tuple(lease for lease, its in self.fates.items() if its is fate)
 
 
-def look(node: Node, manager: Manager) -> Findings:
-    """Find the leases that look leaked; changes nothing. Raises :class:`RefusedError` where ``recover`` would."""
+def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
+    """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
     settings = config.read(node).config
-    units = _units_up(settings, manager)
-    found = _read(node, settings)
-    living = _living(node, leases_there=any(each for _, each in found))
-    leaked = tuple((name, tuple(each for each in every if each[0].is_leaked(living))) for name, every in found)
-    return Findings(units, leaked, sum(len(every) for _, every in found))
+    return tuple(_see(node, network) for network in _networks(node, settings, crowded=crowded))
 
 
-def _units_up(settings: Config, manager: Manager) -> tuple[str, ...]:
-    if manager.going_down().value:
-        raise RefusedError("nothing was changed: the system goes down, and the next boot deals with the leases")
-    states = manager.unit_states(settings.runtime_units).value
-    if states is None:
-        raise RefusedError("nothing was changed: systemd cannot be asked whether a runtime is up")
-    return tuple(unit for unit in settings.runtime_units if states.get(unit) not in DOWN)
-
-
-def _living(node: Node, *, leases_there: bool) -> frozenset[str]:
-    """Return the ids of all that lives. Raises :class:`RefusedError` where they are in doubt."""
-    seen = living.look(node)
-    if seen.doubt is not None:
-        raise RefusedError(f"nothing was changed: {seen.doubt}")
-    if leases_there and not seen.alive and living.has_network_namespaces(node):
-        doubt = "no pod seems to live, and yet /run/netns holds network namespaces"
-        raise RefusedError(f"nothing was changed: {doubt}; reboot instead, the next boot deals with the leases")
-    return seen.alive
-
-
-def _read(node: Node, settings: Config) -> tuple[tuple[str, tuple[tuple[Lease, float], ...]], ...]:
-    """Read the leases of each configured network. Raises ``OSError``, and :class:`InputOutputError`."""
+def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network, ...]:
+    """Read the networks that are configured, or those of them that are crowded."""
     found = leases.survey(node, settings)
     for trouble in found.troubles:
         if trouble.again:
-            raise InputOutputError(f"nothing was changed: network {printable(trouble.network)}: {trouble.why}")
-    if not found.networks:
-        return ()
-    with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple((network.name, leases.inventory(data, network.name)) for network in found.networks)
+            raise InputOutputError(f"network {printable(trouble.network)}: {trouble.why}")
+    return tuple(each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
 
 
-def as_text(findings: Findings) -> str:
-    """Show the leases that look leaked, and what would happen."""
-    kept = findings.found - findings.cleared
-    lines = [f"{events.leases(findings.found)}: {findings.cleared} look leaked, {kept} of living pods."]
-    for name, leaked in findings.leaked:
-        if leaked:
-            lines += ["", *_table(name, leaked)]
-    if not findings.cleared:
-        lines += ["Nothing to recover."]
-    elif findings.units:
-        units = ", ".join(findings.units)
-        lines += [
-            "",
-            f"recover stops {units} (pods go on running), sets aside",
-            f"what is leaked then, and starts {units} again.",
-        ]
-    else:
-        lines += ["", "No runtime unit is up: recover sets aside what is leaked, and starts nothing."]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _table(name: str, leaked: tuple[tuple[Lease, float], ...]) -> list[str]:
-    width = max(15, *(len(lease.address) for lease, _ in leaked))
-    rows = [f"{printable(name)}:", f"  {'Address':<{width}}  {'Container':<13}  Since"]
-    for lease, since in leaked:
-        owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
-        rows.append(f"  {lease.address:<{width}}  {owner:<13}  {local(since)}")
-    return rows
+def _see(node: Node, network: Network) -> Sight:
+    found = leases.inventory(network)
+    alive = living.whose(node, found)
+    return Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
 
 
 def work(
-    node: Node,
-    manager: Manager,
-    journal: Journal,
-    say: Say,
-    *,
-    stop: Callable[[], None] = lambda: None,
-    patience: float = _PATIENCE,
-) -> None:
-    """Stop the runtime, wait for containerd, and set aside what nobody alive owns; starting again is the caller's.
+    node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool = False
+) -> CniLeaseResetError | None:
+    """Set aside what is leaked, network by network, and say what was done and what is left.
 
-    Raises :class:`RefusedError` and :class:`BusyError` with nothing changed, :class:`InputOutputError` and ``OSError``.
+    Returns what went wrong: a network that was busy, refused or failed does not stop the others. The journal knows all
+    of it; of unattended runs (``crowded``) it has one refusal a boot. Raises ``OSError`` where nothing could be begun.
     """
+    settings = config.read(node).config
+    onto = Shelf(node, settings, node.boot_id(), "recover")
+    done = []
+    for network in _networks(node, settings, crowded=crowded):
+        sight = _recover(node, network.name, onto)
+        done.append(sight)
+        if sight.cleared or (sight.wrong is None and not crowded):
+            where = f" as {onto.name}" if sight.cleared else ""
+            for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
+                say(line)
+    cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
+    if cleared:
+        journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
+        with suppress(BusyError), only_one(node):  # or whoever is at work prunes
+            shelf.prune(node, settings)
+    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in done if each.wrong]
+    if not wrong:
+        return None
+    why = "; ".join(text for text, _ in wrong)
+    if not crowded or record.first_time(node, "recover-refused"):
+        journal.send(events.not_recovered(why, part=bool(cleared)))
+    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError)
+    return kind(f"{'not all was done' if cleared else 'nothing was changed'}: {why}")
+
+
+def _recover(node: Node, name: str, onto: Shelf) -> Sight:
+    """Deal with one network, and return it as it was seen under the lock."""
+    seen = Sight(name)
+    data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
-        with only_one(node, create=True):
-            settings = config.read(node).config
-            stop()
-            _wait_for_containerd(node, say, patience)
-            found, reset = _clear(node, settings, manager, say)
-    except (CniLeaseResetError, OSError) as error:
-        journal.send(events.not_recovered(describe(error) if isinstance(error, OSError) else str(error)))
-        raise
-    if reset.name is not None:
-        journal.send(events.recovered(reset, found=found))
+        with data_dir as data, leases.Hold(node, patience=setaside.PATIENCE) as hold:
+            network = leases.look(data, name, hold)
+            if isinstance(network, Trouble):
+                return seen._replace(wrong=InputOutputError(network.why))
+            with only_one(node, create=True):  # not before: host-local's lock may have been waited for
+                if name in hold.networks:
+                    seen = _see(node, network)
+                spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
+                ruling = Ruling(next(iter(seen.living.doubts), None), spared)
+                reset = setaside.set_aside((Step(name, "recover"),), (network,), hold, lambda _: ruling, onto)
+    except BusyError as error:
+        return seen._replace(wrong=error)
+    except OSError as error:
+        return seen._replace(wrong=InputOutputError(describe(error)))
+    wrong: CniLeaseResetError | None = None if reset.refusal is None else RefusedError(reset.refusal)
+    for trouble in reset.troubles:  # one at most: it is one network
+        wrong = (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
+    stuck = {lease.address for lease in reset.stuck}
+    fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
+    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong)
 
 
-def _wait_for_containerd(node: Node, say: Say, patience: float) -> None:
-    """Wait until no containerd answers: it may still finish a pod whose lease is there and whose shim is not."""
-    deadline = time.monotonic() + patience
-    if living.answering(node, living.look(node)) is not None:
-        say("Waiting until containerd has let go.")
-    while (address := living.answering(node, living.look(node))) is not None:
-        if time.monotonic() > deadline:
-            raise RefusedError(f"nothing was changed: a containerd still answers at {printable(address, quoted=True)}")
-        time.sleep(_POLL)
+def as_text(sights: tuple[Sight, ...]) -> str:
+    """Show what was seen: the leases that look leaked, and how many stay and why."""
+    lines: list[str] = []
+    for sight in sights:
+        its = sight.of(Fate.LEAKED)
+        lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
+        lines += _kept(sight)
+        width = max([15, *(len(lease.address) for lease in its)])
+        lines += [f"  {'Address':<{width}}  {'Container':<13}  Since"] if its else []
+        for lease in its:
+            owner = "(torn)" if lease.torn else printable(str(lease.owner)[:13])
+            lines.append(f"  {lease.address:<{width}}  {owner:<13}  {local(lease.written)}")
+        lines.append("")
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _clear(node: Node, settings: Config, manager: Manager, say: Say) -> tuple[int, Reset]:
-    found = _read(node, settings)
-    living = _living(node, leases_there=any(each for _, each in found))
-    say(f"Living sandboxes and containers: {len(living)}.")
-    steps = tuple(
-        Step(name, Selection.LEAKED, "recover", living)
-        for name, every in found
-        if any(lease.is_leaked(living) for lease, _ in every)
-    )
-    if not steps:
-        say("No lease is leaked.")
-        return 0, Reset()
-    reset = setaside.set_aside(
-        steps,
-        node,
-        settings,
-        node.boot_id(),
-        lambda: (_objection(node, settings, manager, living), ()),
-        all_or_nothing=True,
-    )
-    if reset.refusal is not None:
-        raise RefusedError(f"nothing was changed: {reset.refusal}")
-    for trouble in reset.troubles:
-        network = f"network {printable(trouble.network)}: {trouble.why}"
-        if reset.name is None:
-            raise RefusedError(f"nothing was changed: {network}")
-        raise InputOutputError(f"not all was done, see reset {reset.name}: {network}")
-    for name, number in reset.cleared:
-        say(f"Set aside {events.leases(number)} of {printable(name)} as {reset.name}.")
-    return sum(len(every) for _, every in found), reset
-
-
-def _objection(node: Node, settings: Config, manager: Manager, before: frozenset[str]) -> str | None:
-    """Ask again under host-local's locks whether somebody started a runtime or a pod after all."""
-    for unit in _units_up(settings, manager):
-        return f"{unit} is up"
-    seen = living.look(node)
-    if not seen.alive <= before:
-        return "a sandbox has started meanwhile"
-    address = living.answering(node, seen)
-    return None if address is None else f"a containerd answers at {printable(address, quoted=True)}"
+def _kept(sight: Sight) -> list[str]:
+    """Say how many leases stay, by the reason; where it is an address, which, for nobody else would tell."""
+    lines = []
+    for fate in Fate:
+        its = [lease.address for lease in sight.of(fate)]
+        if fate is Fate.LEAKED or not its:
+            continue
+        text = f"  {len(its):>4} kept, {fate}"
+        if fate in _WITH_NAMES:
+            of = sight.living.addresses
+            names = [f"{each} (process {of[each]})" if of.get(each) else each for each in its[:_NAMED]]
+            text += f": {', '.join(names)}{', …' if len(its) > _NAMED else ''}"
+        lines += wrapped(text, indent=9)
+    return lines

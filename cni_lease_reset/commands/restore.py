@@ -1,41 +1,39 @@
-"""``restore``: the way back from a reset."""
+"""``restore``: the way back from a reset. RKE2 may be up: under host-local's lock a lease comes back where none is."""
 
 from difflib import get_close_matches
 
 from ..core import events
-from ..core.errors import RefusedError, UsageError, printable
-from ..core.model import Config
-from ..edges import config, durable, guard, setaside, shelf
+from ..core.errors import BusyError, InputOutputError, UsageError, printable
+from ..edges import config, durable, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node, set_aside_directory
-from ..edges.systemd import Manager
 
 
-def restore(node: Node, manager: Manager, journal: Journal, reset: str) -> str:
-    """Put a reset's leases back, and say what was done. Raises :class:`UsageError` where there is no such reset."""
+def restore(node: Node, journal: Journal, reset: str) -> str:
+    """Put a reset's leases back, and say what was done.
+
+    Raises :class:`UsageError` where there is no such reset, and :class:`BusyError` and :class:`InputOutputError` that
+    say how many are back where not all could be.
+    """
     settings = config.read(node).config
-    known = _resets(node, settings)
+    known = shelf.listing(node, settings)
     if reset not in known:
         same = [each for each in known if each.partition("-")[0] == reset]  # its number alone
         near = same or get_close_matches(reset, known, n=1, cutoff=0.3)
         hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
-    with only_one(node):
-        objection = guard.objection(node, settings, manager)[0]
-        if objection is not None:  # before anything is locked: a lock file or a directory would be made
-            raise RefusedError(f"nothing was put back: {objection}")
-        done = setaside.restore(reset, node, settings, lambda: guard.objection(node, settings, manager)[0])
+    with only_one(node), durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
+        with durable.opened(above, reset) as folder:
+            done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
+        if not any(each.left or each.trouble for each in done):
+            shelf.discard(above, reset)
     back, left = sum(each.back for each in done), sum(each.left for each in done)
-    journal.send(events.restored(reset, back=back, left=left))
     lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
+    troubles = [f"{printable(each.network)}: {each.trouble}" for each in done if each.trouble is not None]
+    journal.send(events.restored(reset, back=back, left=left, why="; ".join(troubles)))
+    if troubles:
+        kind = BusyError if all(each.trouble in (None, setaside.BUSY) for each in done) else InputOutputError
+        raise kind(f"not all was put back: {'; '.join(lines + troubles)}; the rest stays in reset {reset}")
     lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if left else []
     return "".join(f"{line}\n" for line in lines)
-
-
-def _resets(node: Node, settings: Config) -> list[str]:
-    try:
-        with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-            return shelf.resets(above)
-    except FileNotFoundError:
-        return []

@@ -1,9 +1,10 @@
 """Others that empty the same directories at boot, before us: tmpfiles.d lines, and Harvester's own stage."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Final
 
 from ..core.errors import printable
@@ -15,60 +16,40 @@ HARVESTER: Final = ("/system/oem/99_cni_reset.yaml", "/oem/99_cni_reset.yaml")  
 TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
 
 
-def find(node: Node, networks: Sequence[str]) -> tuple[str, ...]:
+def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
     """Say who empties one of these directories, or our own, at boot; what cannot be read is nobody's."""
-    paths = (*networks, STATE_DIRECTORY)
-    return (*_tmpfiles(node, paths), *_harvester(node, networks))
-
-
-def _tmpfiles(node: Node, paths: Sequence[str]) -> Iterator[str]:
+    ours = [PurePosixPath(f"{network}/10.42.0.2") for network in networks]  # one lease stands for all
+    ours.append(PurePosixPath(STATE_DIRECTORY, "marker"))
     files: dict[str, str] = {}
     for directory in TMPFILES:
         for name in foreign.listing(node, directory, ".conf"):
             files.setdefault(name, f"{directory}/{name}")
     for path in files.values():
-        for number, line in enumerate(_lines(node, path), 1):
-            emptied = _emptied(line, paths)
-            if emptied is not None:
+        for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
+            lost = _taken(line, ours)
+            if lost is not None:
                 where = printable(f"{path}:{number}")
-                yield f"{where} empties {printable(emptied)} at boot, so what leaked is not seen"
+                yield f"{where} empties {printable(str(lost.parent))} at boot, so what leaked is not seen"
+    for path in HARVESTER:
+        lines = foreign.glance(node, path).splitlines()
+        text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+        emptied = next((each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text), None)
+        if emptied is not None:
+            yield f"{path} empties {printable(emptied)} at each boot, so what leaked is not seen"
 
 
-def _lines(node: Node, path: str) -> list[str]:
-    try:
-        return foreign.text(node, path).splitlines()
-    except OSError:
-        return []
-
-
-def _emptied(line: str, paths: Sequence[str]) -> str | None:
-    """Tell which path a line of tmpfiles.d empties or removes: r, R and D do, and the first two know patterns."""
+def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:
+    """Tell which file a line of tmpfiles.d takes: r by a pattern, R also with what is above it, D with that alone."""
     try:
         kind, pattern, *_ = shlex.split(line, comments=True)
     except ValueError:
         return None
-    if kind[:1] not in ("r", "R", "D") or not pattern.startswith("/"):
-        return None
-    for path in paths:
-        parts = path.split("/")
-        # It or a directory above it goes as a whole ("r" takes no directory that is not empty), or all that is in it.
-        whole = kind[0] != "r" and any(_is(pattern, "/".join(parts[:end])) for end in range(2, len(parts) + 1))
-        above, _, last = pattern.rpartition("/")
-        if whole or (kind[0] != "D" and "*" in last and _is(above, path)):
-            return path
+    name = os.path.basename(pattern)
+    for file in files if pattern.startswith("/") else ():
+        lease = (
+            file.with_name(name) if re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) else file
+        )  # it may mean addresses
+        gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
+        if any(each.match(pattern) for each in gone):
+            return file
     return None
-
-
-def _is(pattern: str, path: str) -> bool:
-    """Whether a pattern of glob(7) means a path; a star stays within one name."""
-    ours, theirs = pattern.rstrip("/").split("/"), path.split("/")
-    return len(ours) == len(theirs) and all(fnmatchcase(name, each) for each, name in zip(ours, theirs, strict=True))
-
-
-def _harvester(node: Node, networks: Sequence[str]) -> Iterator[str]:
-    for path in HARVESTER:
-        text = "\n".join(line for line in _lines(node, path) if not line.lstrip().startswith("#"))
-        for network in networks:
-            if network in text or f"{os.path.dirname(network)}/*" in text:
-                yield f"{path} empties {printable(network)} at each boot, so what leaked is not seen"
-                break

@@ -1,6 +1,7 @@
-"""What a terminal can show: colour, and glyphs beyond ASCII. Pure, but for the question to the stream."""
+"""What a terminal can show: colour, glyphs beyond ASCII, 80 columns. Pure, but for the question to the stream."""
 
 import os
+import textwrap
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -50,6 +51,11 @@ def of(stream: TextIO) -> Screen:
     except UnicodeEncodeError:
         return Screen(colours, glyphs=False)
     return Screen(colours)
+
+
+def wrapped(text: str, *, indent: int) -> list[str]:
+    """Break a text into lines of 80 columns, but no word of it; the lines after the first are indented."""
+    return textwrap.wrap(text, 80, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
 
 
 def local(seconds: float, *, iso: bool = False) -> str:

@@ -1,36 +1,42 @@
 """What ``status`` shows: how the last boot ended, what this boot did, and how things stand. Changes nothing."""
 
 import os
+import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
+from ..core.fate import Fate, sort_out
 from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
-from ..edges.systemd import Inspector
+from ..edges.systemd import Manager
 from . import attention, pools
 from .pools import Pool
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 class Stock(NamedTuple):
-    """One network now: its leases, whose they are, and how much room it has; ``None`` where that is in doubt."""
+    """One network now, as ``--json`` shows it: its leases, whose they are, and how much room it has."""
 
-    network: Network
-    live: int | None = None
+    name: str
+    ipv4: int
+    ipv6: int
+    torn: int
+    live: int | None = None  # None where that is in doubt
     leaked: int | None = None
     pools: tuple[Pool, ...] = ()
 
 
 class OnShelf(NamedTuple):
-    """One reset."""
+    """One reset, as ``--json`` shows it."""
 
     name: str
     leases: int
+    time: str | None  # when it was made, UTC
     reason: str  # empty where it is not known
 
 
@@ -48,84 +54,82 @@ class Report(NamedTuple):
     unread: tuple[str, ...]
 
 
-def gather(node: Node, systemd: Inspector) -> Report:
+def gather(node: Node, systemd: Manager) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
-    settings = _settings(node, unread)
-    reading = _try(lambda: marker.read(node), None, unread)
-    boot_id = _try(lambda: node.boot_id(), None, unread)
-    survey = _try(lambda: leases.survey(node, settings), Survey(), unread)
+    try:
+        settings = config.read(node).config
+    except ConfigError as error:
+        settings = Config()
+        unread.append(f"{error} (shown with the defaults)")
+    reading = _try(lambda: marker.read(node), unread)
+    boot_id = _try(node.boot_id, unread)
+    survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
-    stocks = _try(lambda: _stocks(node, settings, survey, unread), None, unread) or ()
-    resets = _try(lambda: _resets(node, settings), None, unread) or ()
+    stocks = _try(lambda: _stocks(node, settings, survey.networks, unread), unread) or ()
+    resets = _try(lambda: _resets(node, settings), unread) or ()
     noted = record.read(node)
-    pending = attention.pending(boot_id, noted, reading, settings)
-    wrong = (
-        *attention.of_boot(boot_id, noted, pending),
-        *(line for each in stocks for line in attention.of_pools(each.network, each.leaked, each.pools, settings)),
-        *attention.of_unlisted(survey.unlisted, settings),
-        *attention.of_surroundings(node, settings, systemd),
-    )
+    outcome = record.judged(noted, boot_id)
+    pending = attention.pending(boot_id, outcome, reading, settings)
+    wrong = [*attention.of_boot(outcome, pending)]
+    for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
+        wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
+    wrong += attention.of_unlisted(survey.unlisted, settings)
+    wrong += attention.of_surroundings(node, settings, systemd)
     not_read = tuple(dict.fromkeys(unread))
-    return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, wrong, not_read)
+    return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
 
 
-def _try(look: Callable[[], T], otherwise: U, unread: list[str]) -> T | U:
+def _try(look: Callable[[], T], unread: list[str]) -> T | None:
     try:
         return look()
     except OSError as error:
         unread.append(describe(error))
-        return otherwise
+        return None
 
 
-def _settings(node: Node, unread: list[str]) -> Config:
-    try:
-        return config.read(node).config
-    except ConfigError as error:
-        unread.append(f"{error} (shown with the defaults)")
-        return Config()
-
-
-def _stocks(node: Node, settings: Config, survey: Survey, unread: list[str]) -> tuple[Stock, ...]:
-    if not survey.networks:
+def _stocks(node: Node, settings: Config, networks: tuple[Network, ...], unread: list[str]) -> tuple[Stock, ...]:
+    if not networks:
         return ()
-    seen = _try(lambda: living.look(node), None, unread)
-    if seen is not None and seen.doubt is not None:
-        unread.append(f"whose the leases are: {seen.doubt}")
     sizes = pools.read(node, settings)
     unread += sizes.unread
-    with durable.directory(settings.data_dir, root=node.root) as data:
-        return tuple(_stock(data, each, seen, sizes, unread) for each in survey.networks)
+    return tuple(_stock(node, each, sizes, unread) for each in networks)
 
 
-def _stock(data: int, network: Network, seen: living.Sandboxes | None, sizes: pools.Pools, unread: list[str]) -> Stock:
-    found = [lease for lease, _ in leases.inventory(data, network.name)]
+def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
+    found = leases.inventory(network)
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network.name, [lease.address for lease in found])
-    if seen is None or seen.doubt is not None:
-        return Stock(network, pools=room)
-    live = sum(lease.owner in seen.alive for lease in found)
-    return Stock(network, live, sum(lease.is_leaked(seen.alive) for lease in found), room)
+    stock = Stock(network.name, network.inet, network.inet6, network.torn, pools=room)
+    seen = living.whose(node, found, lenient=True)
+    if seen.doubts:
+        unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)
+        return stock
+    fates = list(sort_out(found, seen, now=time.time(), uptime=node.uptime()).values())
+    return stock._replace(live=sum(fate.lives for fate in fates), leaked=fates.count(Fate.LEAKED))
 
 
 def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
-    path = set_aside_directory(settings.data_dir)
     try:
-        with durable.directory(path, root=node.root) as above:
-            return tuple(_on_shelf(above, node, path, name) for name in reversed(shelf.resets(above)))
+        with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
+            return tuple(_on_shelf(above, name) for name in reversed(shelf.resets(above)))
     except FileNotFoundError:
         return ()
 
 
-def _on_shelf(above: int, node: Node, path: str, name: str) -> OnShelf:
-    reset = durable.subdirectory(above, name)
+def _on_shelf(above: int, name: str) -> OnShelf:
     try:
-        return OnShelf(name, _size(node.path(f"{path}/{name}")), printable(shelf.reason(reset)))
-    finally:
-        os.close(reset)
+        made = datetime.fromisoformat(name.split("-")[1]).isoformat().replace("+00:00", "Z")
+    except ValueError:
+        made = None
+    with durable.named(f"set-aside/{name}", always=True), durable.opened(above, name) as reset:
+        return OnShelf(
+            name, sum(_size(reset, each) for each in shelf.folders(reset)), made, printable(shelf.reason(reset))
+        )
 
 
-def _size(reset: str) -> int:
-    return sum(len(os.listdir(network.path)) for network in os.scandir(reset) if network.is_dir(follow_symlinks=False))
+def _size(reset: int, network: str) -> int:
+    with durable.opened(reset, network) as folder:
+        return len(os.listdir(folder))

@@ -1,12 +1,21 @@
 """Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import printable
-from .model import UNIT, About, Entry, Outcome, Remark, Reset, Result, Verdict
+from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+
+
+class Entry(NamedTuple):
+    """A journal entry as data."""
+
+    message_id: str
+    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
+    message: str
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class MessageId(StrEnum):
@@ -30,6 +39,8 @@ class MessageId(StrEnum):
     RECOVERED = "b94d2e7c1f6a4380a5d3c8e1f7b09216"
     NOT_RECOVERED = "3f8a6c0d9e2b4571b7e4f1a8c5d36017"
     RESTORED = "d05b7f3e8c9a4126938f2d6b1e4c7a18"
+    LEASE_STUCK = "2c7e9a4f1b6d4835a1c0f8d3e5b72619"
+    NO_RUNTIME = "8b1f6d3a9c5e4270b4e7a2c9d0f18320"
 
 
 _LEAD: Final = {
@@ -62,6 +73,7 @@ def of_remark(remark: Remark) -> Entry:
 def verdict(outcome: Outcome) -> Entry:
     """Write down the one entry that each run of ``boot`` leaves."""
     message_id, priority = KINDS[outcome.result]
+    total = outcome.total
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
     elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
@@ -71,10 +83,10 @@ def verdict(outcome: Outcome) -> Entry:
         ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
         ("CNI_RESET", outcome.reset or ""),
         *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
-        ("CNI_LEASES_FOUND", str(outcome.found)),
-        ("CNI_LEASES_CLEARED", str(outcome.cleared)),
-        ("CNI_LEASES_KEPT", str(outcome.kept)),
-        ("CNI_LEASES_TORN", str(outcome.torn)),
+        ("CNI_LEASES_FOUND", str(total.found)),
+        ("CNI_LEASES_CLEARED", str(total.cleared)),
+        ("CNI_LEASES_KEPT", str(total.kept)),
+        ("CNI_LEASES_TORN", str(total.torn)),
         ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
         ("CNI_USEC", str(outcome.usec)),
     )
@@ -84,14 +96,14 @@ def verdict(outcome: Outcome) -> Entry:
 def message(outcome: Outcome) -> str:
     """Say in one line how the last boot ended and what came of it."""
     lead = _LEAD[outcome.judgement.verdict]
-    others = _not_configured(outcome)
+    total, others = outcome.total, _not_configured(outcome)
     match outcome.result:
         case Result.CLEARED:
-            return f"{lead}: {leases(outcome.cleared)} set aside as {outcome.reset}, {outcome.kept} kept{others}."
+            return f"{lead}: {leases(total.cleared)} set aside as {outcome.reset}, {total.kept} kept{others}."
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
-            return f"{lead}: the kernel never went down, pods may live; {leases(outcome.kept)} kept."
+            return f"{lead}: the kernel never went down, pods may live; {leases(total.kept)} kept."
         case Result.NOTHING_DUE:
-            return f"{lead}: nothing to set aside ({outcome.why}), {leases(outcome.kept)} kept{others}."
+            return f"{lead}: nothing to set aside ({outcome.why}), {leases(total.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
     return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured
@@ -152,14 +164,15 @@ def recovered(reset: Reset, *, found: int) -> Entry:
     return _entry(MessageId.RECOVERED, _NOTICE, text, fields)
 
 
-def not_recovered(why: str) -> Entry:
-    """Write down why ``recover`` was refused or failed."""
-    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"Not recovered: {why}")
+def not_recovered(why: str, *, part: bool) -> Entry:
+    """Write down why ``recover`` was refused or failed, altogether or in a part of the networks."""
+    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"{'Recovered in part' if part else 'Not recovered'}: {why}")
 
 
-def restored(reset: str, *, back: int, left: int) -> Entry:
-    """Write down what ``restore`` put back."""
-    why = ", for their addresses have leases now" if left else ""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left{why}."
+def restored(reset: str, *, back: int, left: int, why: str) -> Entry:
+    """Write down what ``restore`` put back, and why not all, where something failed."""
+    taken = ", for their addresses have leases now" if left else ""
+    failed = f"; not all could be: {why}" if why else ""
+    text = f"Restored: {leases(back)} of {reset} put back, {left} left{taken}{failed}."
     fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return _entry(MessageId.RESTORED, _NOTICE, text, fields)
+    return _entry(MessageId.RESTORED, _WARNING if why else _NOTICE, text, fields)

@@ -10,7 +10,6 @@ BootId = NewType("BootId", str)  # /proc/sys/kernel/random/boot_id: a new UUID w
 
 LEASE_RESET: Final = "cni-lease-reset"  # the command, our folders, and our name in the journal
 UNIT: Final = "cni-lease-reset.service"
-PROGRAM: Final = "/usr/bin/cni-lease-reset"  # where the package puts it, and where units find it
 
 
 class State(StrEnum):
@@ -75,18 +74,25 @@ class Config(NamedTuple):
     data_dir: str = "/var/lib/cni/networks"
     clear_when: ClearWhen = ClearWhen.UNCLEAN
     max_kept_leases: int | None = 110
-    runtime_units: tuple[str, ...] = ("rke2-server.service", "rke2-agent.service", "k3s.service", "k3s-agent.service")
+    runtime_units: tuple[str, ...] = (
+        "rke2-server.service",
+        "rke2-agent.service",
+        "k3s.service",
+        "k3s-agent.service",
+        "kubelet.service",
+    )
     keep_resets: int = 3
 
 
 class Network(NamedTuple):
-    """How many leases a network's directory holds, by address family; the torn ones are counted in both."""
+    """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
 
     name: str
     inet: int = 0
     inet6: int = 0
     torn_inet: int = 0
     torn_inet6: int = 0
+    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
 
     @property
     def leases(self) -> int:
@@ -103,12 +109,9 @@ class Lease(NamedTuple):
     """One lease as it lies on the disk."""
 
     address: str
-    owner: str | None  # a container id; None where the lease is torn, or too long to be one of host-local's
+    owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
     torn: bool
-
-    def is_leaked(self, living: frozenset[str]) -> bool:
-        """Whether nobody who lives owns it; what is no lease of host-local's is nobody's to judge."""
-        return self.torn or (self.owner is not None and self.owner not in living)
+    written: float = 0.0  # seconds since 1970
 
 
 class Trouble(NamedTuple):
@@ -127,21 +130,12 @@ class Survey(NamedTuple):
     troubles: tuple[Trouble, ...] = ()
 
 
-class Selection(StrEnum):
-    """Which leases of a network are due."""
-
-    ALL = "all"
-    TORN = "torn"
-    LEAKED = "leaked"  # torn, or owned by a container that does not live
-
-
 class Step(NamedTuple):
-    """One network's part of a plan."""
+    """One network's part of a plan: every lease is due, or the torn ones."""
 
     network: str
-    selection: Selection
     why: str
-    living: frozenset[str] = frozenset()  # container ids, for LEAKED
+    torn_only: bool = False
 
 
 class About(StrEnum):
@@ -151,6 +145,8 @@ class About(StrEnum):
     WITHOUT_DBUS = "without-dbus"
     NETWORK_SKIPPED = "network-skipped"
     NETWORK_UNLISTED = "network-unlisted"
+    LEASE_STUCK = "lease-stuck"
+    NO_RUNTIME = "no-runtime"
     IGNORED = "ignored"
 
 
@@ -161,12 +157,29 @@ class Remark(NamedTuple):
     text: str
 
 
+class Ruling(NamedTuple):
+    """What a guard says of the leases that are due."""
+
+    refusal: str | None = None  # why none of them may go
+    spared: frozenset[str] = frozenset()  # addresses of those that stay
+    remarks: tuple[Remark, ...] = ()  # what was survived in asking
+
+
+class Stuck(NamedTuple):
+    """A lease that could not be moved, while others of its network could."""
+
+    network: str
+    address: str
+    why: str
+
+
 class Reset(NamedTuple):
     """What was set aside, and where: lease counts by network."""
 
     name: str | None = None  # the folder under set-aside/; None where nothing was moved
     cleared: tuple[tuple[str, int], ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    stuck: tuple[Stuck, ...] = ()
     refusal: str | None = None  # why the guard said no
     remarks: tuple[Remark, ...] = ()
 
@@ -182,7 +195,7 @@ class Result(StrEnum):
 
 
 class NetworkOutcome(NamedTuple):
-    """One network after ``boot``: lease counts."""
+    """One network after ``boot``: how many leases there were, how many of them were set aside, how many were torn."""
 
     name: str
     found: int
@@ -209,30 +222,7 @@ class Outcome(NamedTuple):
     usec: int = 0
 
     @property
-    def found(self) -> int:
-        """Leases found in all listed networks."""
-        return sum(network.found for network in self.networks)
-
-    @property
-    def cleared(self) -> int:
-        """Leases set aside."""
-        return sum(network.cleared for network in self.networks)
-
-    @property
-    def kept(self) -> int:
-        """Leases that stayed where they were."""
-        return self.found - self.cleared
-
-    @property
-    def torn(self) -> int:
-        """Leases found torn; those due were set aside with the others."""
-        return sum(network.torn for network in self.networks)
-
-
-class Entry(NamedTuple):
-    """A journal entry as data."""
-
-    message_id: str
-    priority: int  # syslog's: 3 err, 4 warning, 5 notice, 6 info
-    message: str
-    fields: tuple[tuple[str, str], ...] = ()
+    def total(self) -> NetworkOutcome:
+        """The sums over all networks."""
+        each = self.networks
+        return NetworkOutcome("", sum(e.found for e in each), sum(e.cleared for e in each), sum(e.torn for e in each))

@@ -58,13 +58,15 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
 def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
     cleared = dict(reset.cleared)
     return tuple(
-        # An ADD may have come in between the count and the lock: never more kept than there were.
-        NetworkOutcome(each.name, max(each.leases, cleared.get(each.name, 0)), cleared.get(each.name, 0), each.torn)
-        for each in found.networks
+        NetworkOutcome(each.name, each.leases, cleared.get(each.name, 0), each.torn) for each in found.networks
     )
 
 
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
+    stuck = [
+        Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
+        for each in reset.stuck
+    ]
     skipped = [
         Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
         for each in (*found.troubles, *reset.troubles)
@@ -76,4 +78,4 @@ def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...
         for each in found.unlisted
         if is_crowded(each, settings.max_kept_leases)
     ]
-    return (*skipped, *crowded)
+    return (*stuck, *skipped, *crowded)

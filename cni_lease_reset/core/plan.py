@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .model import ClearWhen, Config, Network, Selection, Step, Verdict
+from .model import ClearWhen, Config, Network, Step, Verdict
 
 _WHY: Final = {
     Verdict.UNKNOWN: "no marker",
@@ -13,21 +13,20 @@ _WHY: Final = {
 
 def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
     """List what is due, network by network; a network of which nothing is due is not in it."""
-    steps = (_due(verdict, network, config) for network in networks)
-    return tuple(step for step in steps if step is not None)
+    return tuple(filter(None, (_due(verdict, network, config) for network in networks)))
 
 
 def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:
     if verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
         return None
     if verdict in _WHY:
-        return Step(network.name, Selection.ALL, _WHY[verdict])
+        return Step(network.name, _WHY[verdict])
     if config.clear_when is ClearWhen.ALWAYS:
-        return Step(network.name, Selection.ALL, "clear_when: always")
+        return Step(network.name, "clear_when: always")
     if is_crowded(network, config.max_kept_leases):
-        return Step(network.name, Selection.ALL, f"more than {config.max_kept_leases} leases")
+        return Step(network.name, f"more than {config.max_kept_leases} leases")
     if network.torn:
-        return Step(network.name, Selection.TORN, "torn leases")
+        return Step(network.name, "torn leases", torn_only=True)
     return None
 
 

@@ -13,9 +13,15 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             return Judgement(Verdict.SAME_BOOT, "the marker was written under this very kernel", previous)
         case _ if ran_before:
             # A boot that failed and is started again, perhaps weeks later, under living pods.
-            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", _writer(reading))
-        case Marker(state=state, boot_id=previous):
-            return _of_another_boot(state, previous)
+            return Judgement(
+                Verdict.SAME_BOOT, "boot ran before under this very kernel", getattr(reading, "boot_id", None)
+            )
+        case Marker(state=State.CLEAN, boot_id=previous):
+            # Written by ExecStop after RKE2 had stopped, while the system went down.
+            return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)
+        case Marker(boot_id=previous):
+            # Nobody got to replace it: power cut, reset, panic, watchdog, or a forced power-off.
+            return Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", previous)
         case NoMarker():
             # A first start, or removed on purpose: a clean shutdown cannot be proven.
             return Judgement(Verdict.UNKNOWN, "there is no marker of an earlier boot")
@@ -24,19 +30,3 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             return Judgement(Verdict.DAMAGED, f"the marker cannot be believed: {why}")
         case _:
             assert_never(reading)
-
-
-def _of_another_boot(state: State, previous: BootId) -> Judgement:
-    match state:
-        case State.CLEAN:
-            # Written by ExecStop after RKE2 had stopped, while the system went down.
-            return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)
-        case State.RUNNING:
-            # Nobody got to replace it: power cut, reset, panic, watchdog, or a forced power-off.
-            return Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", previous)
-        case _:
-            assert_never(state)
-
-
-def _writer(reading: Reading) -> BootId | None:
-    return reading.boot_id if isinstance(reading, Marker) else None

@@ -63,7 +63,7 @@ def _from_yaml(text: str) -> Settings:
         if root is None or root.tag == "tag:yaml.org,2002:null":
             return Settings()
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(_NAME, _line(root), "must hold settings like 'clear_when: always'")
+            raise ConfigError(_NAME, root.start_mark.line + 1, "must hold settings like 'clear_when: always'")
         return _settings(loader, root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -75,19 +75,12 @@ def _from_yaml(text: str) -> Settings:
         raise ConfigError(_NAME, None, "not valid YAML: nested too deeply") from error
 
 
-def _line(node: "yaml.Node") -> int:
-    return int(node.start_mark.line) + 1
-
-
 def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
-    import yaml
-
     values: dict[str, object] = {}
     for key_node, value_node in root.value:
-        line = _line(key_node)
-        if not isinstance(key_node, yaml.ScalarNode):
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not isinstance(key, str):
             raise ConfigError(_NAME, line, "the name of a setting must be a word")
-        key = str(key_node.value)
         if key not in _GETTERS:
             raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{_suggestion(key)}")
         if key in values:
@@ -95,7 +88,7 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
         try:
             values[key] = _GETTERS[key](_value(loader, value_node))
         except ValueError as error:
-            raise ConfigError(_NAME, _line(value_node), f"{key}: {error}") from error
+            raise ConfigError(_NAME, value_node.start_mark.line + 1, f"{key}: {error}") from error
     # Each getter returns its field's type, which a dictionary cannot say.
     return Settings(Config()._replace(**values), frozenset(values))  # type: ignore[arg-type]
 
@@ -109,17 +102,13 @@ def _suggestion(key: str) -> str:
     return f", did you mean '{close[0]}'?" if close else "; cni-lease-reset.yaml(5) lists all"
 
 
-def _value(loader: "yaml.SafeLoader", node: "yaml.Node") -> object:
+def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False) -> object:
     import yaml
 
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(loader, node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_scalar(loader, item) if isinstance(item, yaml.ScalarNode) else _NESTED for item in node.value]
-    return _NESTED
-
-
-def _scalar(loader: "yaml.SafeLoader", node: "yaml.ScalarNode") -> object:
+    if isinstance(node, yaml.SequenceNode) and not listed:
+        return [_value(loader, item, listed=True) for item in node.value]
+    if not isinstance(node, yaml.ScalarNode):
+        return _NESTED
     try:
         return loader.construct_object(node)
     except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
@@ -194,7 +183,7 @@ _GETTERS: Final[dict[str, Callable[[object], object]]] = {
 
 
 def render(settings: Settings) -> str:
-    """Write the effective configuration as YAML, each line with where it comes from."""
+    """Write the effective configuration as YAML, each line with where it comes from, and the drop-in that it needs."""
     import yaml
 
     lines = []
@@ -202,17 +191,12 @@ def render(settings: Settings) -> str:
         plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, ClearWhen) else value
         text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True).splitlines()[0]
         lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
-    return "".join(lines) + _drop_in(settings.config)
-
-
-def _drop_in(config: Config) -> str:
-    """Say what drop-in the unit needs for a data directory of one's own."""
-    if config.data_dir == Config().data_dir:
-        return ""
-    above = os.path.dirname(config.data_dir)
-    mounts, writable = _in_unit(above), _in_unit(f"-{above}")  # "-": the unit starts without the directory, too
-    title = "\n# For this data_dir: systemctl edit cni-lease-reset.service\n"
-    return f"{title}# [Unit]\n# RequiresMountsFor={mounts}\n# [Service]\n# ReadWritePaths={writable}\n"
+    if settings.config.data_dir != Config().data_dir:
+        above = os.path.dirname(settings.config.data_dir)
+        lines.append("\n# For this data_dir: systemctl edit cni-lease-reset{,-recover}.service\n# [Unit]\n")
+        lines.append(f"# RequiresMountsFor={_in_unit(above)}\n# [Service]\n")
+        lines.append(f"# ReadWritePaths={_in_unit(f'-{above}')}\n")  # "-": it starts without it, too
+    return "".join(lines)
 
 
 def _in_unit(path: str) -> str:

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,41 +24,33 @@ def directory(path: str, *, root: str = "/", create: bool = False, through: bool
     With ``create`` missing directories are made (0755). With ``through`` the descriptor serves to reach files by name
     only, which needs no right to list them. Raises ``OSError`` that names the component it failed at.
     """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as stack:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
         seen, names = root.rstrip("/"), [name for name in path.split("/") if name]
         for left, name in zip(range(len(names), 0, -1), names, strict=True):
             seen = f"{seen}/{name}"
             try:
-                child = subdirectory(fd, name, create=create, through=through or left > 1)
+                fd = stack.enter_context(opened(fd, name, create=create, through=through or left > 1))
             except OSError as error:
                 what = "Not a directory, or a symbolic link" if error.errno == errno.ENOTDIR else error.strerror
                 raise OSError(error.errno, what, seen) from error
-            os.close(fd)
-            fd = child
         with named(seen):
             yield fd
-    finally:
-        os.close(fd)
-
-
-def subdirectory(parent: int, name: str, *, create: bool = False, through: bool = False) -> int:
-    """Open a directory of ``parent`` and return its descriptor; a symbolic link is "Not a directory"."""
-    flags = _THROUGH if through else _DIRECTORY
-    try:
-        return os.open(name, flags, dir_fd=parent)
-    except FileNotFoundError:
-        if not create:
-            raise
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=parent)
-    return os.open(name, flags, dir_fd=parent)
 
 
 @contextmanager
-def opened(parent: int, name: str, *, create: bool = False) -> Iterator[int]:
-    """Do the same and close it at the end."""
-    fd = subdirectory(parent, name, create=create)
+def opened(parent: int, name: str, *, create: bool = False, through: bool = False) -> Iterator[int]:
+    """Do the same for one directory of ``parent``; a symbolic link is "Not a directory"."""
+    flags = _THROUGH if through else _DIRECTORY
+    try:
+        fd = os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+        fd = os.open(name, flags, dir_fd=parent)
     try:
         yield fd
     finally:
@@ -83,14 +75,17 @@ def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise NotAFileError(errno.EINVAL, "Not a regular file", name)
-    return content(parent, name, limit)
+    return content(parent, name, limit)[0]
 
 
-def content(parent: int, name: str, limit: int) -> bytes:
-    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands."""
+def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
+    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands.
+
+    Returns when it was written, too, in seconds since 1970.
+    """
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        return os.read(fd, limit)
+        return os.read(fd, limit), os.fstat(fd).st_mtime
     except OSError as error:  # not with named(), which takes as long as the read
         error.filename = name
         raise
@@ -99,11 +94,8 @@ def content(parent: int, name: str, limit: int) -> bytes:
 
 
 def whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return a file of at most ``limit`` bytes and its status; links are followed: whoever may write there is root.
-
-    Raises ``OSError``, and of it :class:`NotAFileError` where it is longer or no regular file.
-    """
-    fd = os.open(path, _READ & ~os.O_NOFOLLOW)
+    """Return a file of at most ``limit`` bytes and its status. Raises ``OSError``, and of it :class:`NotAFileError`."""
+    fd = os.open(path, _READ & ~os.O_NOFOLLOW)  # links are followed: whoever may write there is root
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

@@ -1,32 +1,65 @@
-"""The guard: may leases be set aside now? Asked under host-local's locks; units before processes.
+"""The guard of ``boot``: may leases be set aside now? Asked under host-local's locks, units before processes.
 
 In the other order a pod started between the two questions would be missed.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from ..core.errors import printable
-from ..core.model import About, Config, Remark
+from ..core.fate import Living
+from ..core.model import UNIT, About, Config, Lease, Remark, Ruling
 from . import living
 from .node import Node
-from .systemd import DOWN, Manager
+from .systemd import DOWN, Manager, Runtime
+
+_ORDER: Final = f"; if so at each boot: systemctl edit {UNIT}, [Unit] Before="
+_NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, add that"
 
 
-def objection(node: Node, config: Config, manager: Manager) -> tuple[str | None, tuple[Remark, ...]]:
-    """Say what stands against setting leases aside, ``None`` if nothing does; and what was survived in asking."""
-    answer = manager.unit_states(config.runtime_units)
-    remarks = () if answer.remark is None else (_without_dbus(answer.remark, known=answer.value is not None),)
-    if answer.value is not None:
-        for unit in config.runtime_units:
-            state = answer.value.get(unit, "in an unknown state")
-            if state not in DOWN:
-                return f"{unit} is {state}, pods may live", remarks
-    seen = living.processes(node)
-    if seen.unproven is not None:
-        return seen.unproven, remarks
-    if seen.pods:
-        others = f" and {len(seen.pods) - 1} more" if len(seen.pods) > 1 else ""
-        return f"pod sandbox {printable(seen.pods[0][:13])}{others} alive", remarks
-    return None, remarks
+def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
+    """Refuse where anything says that a pod may live, of these leases or at all; a doubt is enough.
+
+    But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
+    """
+    runtime, silent = manager.runtime(config.runtime_units)
+    remarks = []
+    if silent is not None:
+        alone = "; relying on the look at processes alone" if runtime is None else ""
+        remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
+    if runtime is not None and not runtime.is_known:
+        remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
+    refusal = None if runtime is None else _of_units(config.runtime_units, runtime)
+    if refusal is None and living.answers(node):
+        unit = "its unit (and add it to runtime_units)"
+        refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}{unit}"
+    if refusal is None:
+        found = living.whose(node, [lease for its in due.values() for lease in its], caged=True)
+        refusal = _of_pods(found)
+        if refusal is None and runtime is not None and runtime.is_known and runtime.starting:
+            remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)
+        elif refusal is None:
+            refusal = next(iter(found.doubts), None)
+    return Ruling(refusal, remarks=tuple(remarks))
 
 
-def _without_dbus(remark: str, *, known: bool) -> Remark:
-    return Remark(About.WITHOUT_DBUS, remark if known else f"{remark}; relying on the scan for living pods alone")
+def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
+    for name, unit in zip(names, runtime.units, strict=True):
+        if unit.state not in DOWN:
+            return f"{name} is {unit.state}, pods may live{_ORDER}{name}"
+        if unit.has_run:
+            return f"{name} has been up since this kernel started, pods may live{_ORDER}{name}"
+    return None
+
+
+def _of_pods(found: Living) -> str | None:
+    """Say who lives: one, for all."""
+    if found.pods:
+        others = f" (and {len(found.pods) - 1} more)" if len(found.pods) > 1 else ""
+        return f"{found.pods[0]}{others}"
+    for address, process in found.addresses.items():
+        whose = "mounted network namespace" if process is None else f"network namespace of process {process}"
+        return f"{address} is set in a {whose}, the pod of its lease lives"
+    for owner in found.owners:
+        return f"container {printable(owner[:13])} lives, the owner of a lease"
+    return None

@@ -6,9 +6,11 @@ Not ``pystemd.journal``: it loses a message in silence where no journald listens
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import Final, TextIO
 
-from ..core.model import LEASE_RESET, Entry
+from ..core.events import Entry
+from ..core.model import LEASE_RESET
 from .node import Node
 
 SOCKET: Final = "/run/systemd/journal/socket"
@@ -18,23 +20,28 @@ MOST: Final = 100  # characters of a message: `systemctl status` shows it in one
 class Journal:
     """Sends entries to journald, without ever waiting; where it does not take them, the text goes to ``stderr``."""
 
-    def __init__(self, node: Node, stderr: TextIO | None = None, *, path: str = SOCKET) -> None:
+    def __init__(self, node: Node, *, path: str = SOCKET) -> None:
         self._path = path if node.is_this_machine else None
-        self._stderr = stderr or sys.stderr
+        self._stderr = sys.stderr
 
     def send(self, entry: Entry) -> None:
         """Send one entry; a person at a terminal reads it there, too."""
-        sent = self._path is not None and _sent(self._path, serialise(entry))
-        if not sent or self._stderr.isatty():
+        datagram, sent = serialise(entry), 0
+        if self._path is not None:
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+                journald.setblocking(False)
+                sent = journald.sendto(datagram, self._path)
+        if sent != len(datagram) or (self._stderr is not None and self._stderr.isatty()):
             # Under systemd our stderr is a journal stream, and <N> is its way to tell a priority.
             prefix = f"<{entry.priority}>" if "JOURNAL_STREAM" in os.environ else f"{LEASE_RESET}: "
             say(f"{prefix}{entry.message}", self._stderr)
 
 
-def say(line: str, stderr: TextIO) -> None:
+def say(line: str, stderr: TextIO | None) -> None:
     """Tell a person. Where nobody listens any more, neither what is done nor the exit status changes for that."""
     try:
-        print(line, file=stderr, flush=True)
+        if stderr is not None:
+            print(line, file=stderr, flush=True)
     except OSError:
         sys.stderr = None  # or Python would try again at the end, and exit with 120
 
@@ -56,12 +63,3 @@ def _field(key: bytes, value: bytes) -> bytes:
     if b"\n" in value:
         return key + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
     return key + b"=" + value + b"\n"
-
-
-def _sent(path: str, datagram: bytes) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
-            journald.setblocking(False)
-            return journald.sendto(datagram, path) == len(datagram)
-    except OSError:
-        return False  # the caller says it on stderr

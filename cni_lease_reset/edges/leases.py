@@ -1,21 +1,18 @@
-"""host-local's leases: one file per address in a directory per network, and a lock of host-local's own.
-
-Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/disk``.
-"""
+"""host-local's leases, one file per address, and its lock. Source: containernetworking/plugins, ipam/host-local."""
 
 import errno
 import fcntl
+import fnmatch
 import os
 import socket
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Final
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Selection, Step, Survey, Trouble
+from ..core.model import Config, Lease, Network, Survey, Trouble
 from . import durable
+from .lock import within
 from .node import Node
 
 _LOCK: Final = "lock"
@@ -24,120 +21,86 @@ OF_ONE_LEASE: Final = (errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES)
 _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
 
 
-def survey(node: Node, config: Config) -> Survey:
-    """Count the leases of each network. A missing data directory is an empty one.
+class Hold(ExitStack):
+    """host-local's locks, each taken before its network is read, and held to the end of a ``with``: no ADD slips in."""
 
-    Raises ``OSError`` where the data directory is there and cannot be listed.
+    def __init__(self, node: Node, *, patience: float = 0) -> None:
+        super().__init__()
+        self._node, self._patience = node, patience
+        self.networks: dict[str, int] = {}  # directories of which the lock is ours
+        self.failed: dict[str, OSError] = {}  # why it is not
+
+    def take(self, data: int, name: str) -> int | None:
+        """Open a network and lock it, or note why not."""
+        locking = locked(data, name, patience=self._patience, rehearse=self._node.rehearsal)
+        try:
+            self.networks[name] = self.enter_context(locking)
+        except OSError as error:
+            self.failed[name] = error
+        return self.networks.get(name)
+
+
+def survey(node: Node, config: Config, hold: Hold | None = None) -> Survey:
+    """Read each network, once, and those that are configured under ``hold``; none without a data directory.
+
+    Raises ``OSError`` where that cannot be listed.
     """
     try:
         with durable.directory(config.data_dir, root=node.root) as data:
-            found = [_look(data, name, config) for name in sorted(os.listdir(data))]
+            names = sorted(os.listdir(data))
+            listed = {name for pattern in config.networks for name in fnmatch.filter(names, pattern)}
+            found = {name: look(data, name, hold if name in listed else None) for name in names}
     except FileNotFoundError:
         return Survey()
-    listed = [each for each in found if isinstance(each, Network) and is_listed(each.name, config)]
-    unlisted = [each for each in found if isinstance(each, Network) and each.leases and each not in listed]
-    return Survey(tuple(listed), tuple(unlisted), tuple(each for each in found if isinstance(each, Trouble)))
+    networks = [each for each in found.values() if isinstance(each, Network)]
+    return Survey(
+        tuple(each for each in networks if each.name in listed),
+        tuple(each for each in networks if each.name not in listed and each.leases),
+        tuple(each for each in found.values() if isinstance(each, Trouble) and each.network in listed),
+    )
 
 
-def is_listed(network: str, config: Config) -> bool:
-    """Whether a name or pattern of the configuration names this network."""
-    return any(fnmatchcase(network, pattern) for pattern in config.networks)
-
-
-def _look(data: int, name: str, config: Config) -> Network | Trouble | None:
-    """Count one network; what nobody named and is no directory is none of our business."""
-    listed = is_listed(name, config)
+def look(data: int, name: str, hold: Hold | None = None) -> Network | Trouble:
+    """Read one network and count its leases, by address family and state; unlocked where the lock cannot be had."""
     try:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=data, follow_symlinks=False).st_mode):
-            return not_a_network(name) if listed else None
-        network = durable.subdirectory(data, name)
-        try:
-            return count(network, name)
-        finally:
-            os.close(network)
+        with ExitStack() as stack, durable.named(name):
+            held = None if hold is None else hold.take(data, name)
+            files = tuple(_contents(stack.enter_context(durable.opened(data, name)) if held is None else held))
+    except NotADirectoryError:  # that will not mend by itself
+        return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
     except OSError as error:
-        return Trouble(name, describe(error), again=True) if listed else None
+        return Trouble(name, describe(error), again=True)
+    inet = [_is_torn(content) for address, content, _ in files if ":" not in address]
+    inet6 = [_is_torn(content) for address, content, _ in files if ":" in address]
+    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6), files)
 
 
-def not_a_network(name: str) -> Trouble:
-    """Say that a symbolic link or a file stands in a network's place; that will not mend by itself."""
-    return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
-
-
-def count(network: int, name: str) -> Network:
-    """Count the leases of an open network directory, by address family and state."""
-    inet = inet6 = torn_inet = torn_inet6 = 0
-    for address, torn in _states(network):
-        if ":" in address:
-            inet6 += 1
-            torn_inet6 += torn
-        else:
-            inet += 1
-            torn_inet += torn
-    return Network(name, inet, inet6, torn_inet, torn_inet6)
-
-
-def names(network: int, step: Step) -> list[str]:
-    """List the leases of an open network directory that a step means."""
-    match step.selection:
-        case Selection.ALL:
-            return _names(network)
-        case Selection.TORN:
-            return [address for address, torn in _states(network) if torn]
-    return [lease.address for lease in read(network) if lease.is_leaked(step.living)]
-
-
-def _names(network: int) -> list[str]:
+def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
+    """Yield each lease's address, content (``None``: it cannot be read) and time, but for what a DEL removes."""
     with os.scandir(network) as entries:
-        return [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
-
-
-def _contents(network: int) -> Iterator[tuple[str, bytes | None]]:
-    """Yield each lease's address and content, ``None`` where that cannot be read; what a DEL removes is left out."""
-    for name in _names(network):
+        names = [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+    for name in names:
         try:
-            yield name, durable.content(network, name, _LIMIT + 1)
-        except FileNotFoundError:
-            continue
+            yield name, *durable.content(network, name, _LIMIT + 1)
         except OSError as error:
-            if error.errno not in OF_ONE_LEASE:
+            if error.errno in OF_ONE_LEASE:
+                yield name, None, 0.0
+            elif error.errno != errno.ENOENT:
                 raise
-            yield name, None
 
 
-def _states(network: int) -> Iterator[tuple[str, bool]]:
-    """Yield each lease and whether it is torn."""
-    return ((name, _is_torn(content)) for name, content in _contents(network))
+def inventory(network: Network) -> tuple[Lease, ...]:
+    """Parse the leases of a network, in the order of their addresses."""
+    found = (parse(*each) for each in network.files)
+    return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
 
 
-def read(network: int) -> Iterator[Lease]:
-    """Read each lease."""
-    return (parse(name, content) for name, content in _contents(network))
-
-
-def inventory(data: int, name: str) -> tuple[tuple[Lease, float], ...]:
-    """Read a network's leases in the order of their addresses, each with when it was written, in seconds."""
-    network = durable.subdirectory(data, name)
-    try:
-        found = [(lease, _written(network, lease.address)) for lease in read(network)]
-    finally:
-        os.close(network)
-    return tuple(sorted(found, key=lambda each: (":" in each[0].address, packed(each[0].address))))
-
-
-def _written(network: int, name: str) -> float:
-    try:
-        return os.stat(name, dir_fd=network, follow_symlinks=False).st_mtime
-    except FileNotFoundError:  # a DEL came in between
-        return 0.0
-
-
-def parse(name: str, content: bytes | None) -> Lease:
+def parse(address: str, content: bytes | None, written: float) -> Lease:
     """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface."""
-    if content is None or len(content) > _LIMIT:
-        return Lease(name, owner=None, torn=False)
     torn = _is_torn(content)
-    return Lease(name, None if torn else os.fsdecode(content.partition(b"\n")[0].strip()), torn)
+    if content is None or torn or len(content) > _LIMIT:
+        return Lease(address, None, torn, written)
+    return Lease(address, os.fsdecode(content.partition(b"\n")[0].strip()), torn, written)
 
 
 def _is_torn(content: bytes | None) -> bool:
@@ -160,38 +123,30 @@ def packed(address: str) -> bytes:
 
 
 @contextmanager
-def locked(data: int, name: str, *, create: bool = False, rehearsal: bool = False) -> Iterator[int]:
-    """Open a network and hold host-local's own lock on it, without waiting; yields the directory's descriptor.
+def locked(data: int, name: str, *, create: bool = False, patience: float = 0, rehearse: bool = False) -> Iterator[int]:
+    """Open a network and hold host-local's own lock on it; yields the directory's descriptor.
 
-    A rehearsal only sees whether the lock can be had. Raises ``BlockingIOError`` while a plugin holds it, and
-    ``OSError`` where there is no such directory.
+    Waits ``patience`` seconds for the lock; a rehearsal only sees whether it can be had. Raises ``BlockingIOError``
+    while a plugin holds it, and ``OSError`` where there is no such directory.
     """
-    network = durable.subdirectory(data, name, create=create)
-    try:
-        lock = _lock(network, create=not rehearsal)
-        try:
-            if rehearsal and lock is not None:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+    with durable.opened(data, name, create=create) as network:
+        if rehearse:
+            with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
+                pass
             yield network
-        finally:
-            if lock is not None:
-                os.close(lock)
+        else:
+            with _lock(network, os.O_CREAT, patience):  # as host-local does; and it is never removed
+                yield network
+
+
+@contextmanager
+def _lock(network: int, create: int, patience: float) -> Iterator[None]:
+    flags = os.O_RDONLY | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
+    lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
+    try:
+        with within(patience) if patience else nullcontext():
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patience else fcntl.LOCK_NB))
+        yield
     finally:
-        os.close(network)
-
-
-def _lock(network: int, *, create: bool) -> int | None:
-    """Take host-local's lock, made where missing, as host-local does, and never removed."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
-    try:
-        lock = os.open(_LOCK, flags | (os.O_CREAT if create else 0), 0o750, dir_fd=network)
-    except (FileNotFoundError, PermissionError):
-        if create:
-            raise
-        return None  # not there, or not for us to look at
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
         os.close(lock)
-        raise
-    return lock

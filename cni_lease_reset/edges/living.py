@@ -1,131 +1,118 @@
-"""Which pod sandboxes live, told without asking any engine: by their shims and by what containerd keeps under /run."""
+"""Who lives: one answer for ``boot``, ``recover`` and ``status``.
+
+A lease's pod lives if its owner's id stands in a trusted place, or its address is set in some network namespace. Nobody
+can make us take a lease; who may make a network namespace can keep one from us.
+"""
 
 import errno
 import os
+import re
 import socket
-from itertools import pairwise
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Final
 
-from ..core.errors import describe
-from . import durable
+from ..core.errors import describe, printable
+from ..core.fate import Living
+from ..core.model import Lease
+from . import child, mountinfo, namespaces, traces
 from .node import Node
+from .sight import Sight, content
 
-# Where RKE2, K3s and a distribution's own containerd keep their state; other places are known from the shims.
-_STATES: Final = ("/run/k3s/containerd", "/run/containerd")
-_RKE2: Final = "/run/k3s/containerd/containerd.sock"
-KUBERNETES: Final = "k8s.io"  # containerd's namespace of Kubernetes' pods
-# CRI-O and podman run their containers below conmon: no shim, and no id on its command line to rely on.
-_OTHER_ENGINES: Final = (b"conmon", b"conmonrs", b"crio")
+CONTAINERD: Final = "/run/k3s/containerd/containerd.sock"  # of RKE2 and K3s
+_ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, even if it has no time or not for us
+_POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
 
 
-class Shim(NamedTuple):
-    """A process that holds a sandbox of containerd's, as its command line tells."""
+def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient: bool = False) -> Living:
+    """Ask in a child which owners and addresses of leases live; no answer in time is a doubt.
 
-    namespace: str
-    sandbox: str | None
-    address: str | None  # the socket of its containerd
+    So is any place outside of the machine's own rooms, but not for ``boot``, which is ``caged``. The child may outlive
+    this, and with it a lock that it inherited: unlock with ``LOCK_UN``, a close is not enough.
+    """
+    if not (found or caged):
+        return Living()
+    doubt = None if caged else own_room(node)
+    if doubt is not None:
+        return Living(doubts=(doubt,))
+    owners = {lease.owner for lease in found if lease.owner is not None}
+    addresses = {lease.address for lease in found}
+    sight = Sight(caged=caged, lenient=lenient)
+    try:
+        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=child.SECONDS)
+    except child.NoAnswerError as error:
+        return Living(doubts=(f"who lives cannot be told: {error}",))
+    return Living._make(said)
 
 
-class Processes(NamedTuple):
-    """What a scan of /proc saw of containers."""
-
-    shims: tuple[Shim, ...] = ()
-    other_engines: tuple[str, ...] = ()
-    unproven: str | None = None  # why seeing nothing proves nothing
-
-    @property
-    def pods(self) -> tuple[str, ...]:
-        """The ids of Kubernetes' living pod sandboxes."""
-        return tuple(shim.sandbox or "?" for shim in self.shims if shim.namespace == KUBERNETES)
-
-
-def processes(node: Node) -> Processes:
-    """Find the living containers by their shims; they outlive RKE2, and containerd too."""
+def look(node: Node, owners: Collection[str], addresses: Collection[str], sight: Sight) -> Living:
+    """Say which owners and addresses of leases live."""
     proc = node.path("/proc")
-    # hidepid= hides other processes from a root without capabilities; PID 1 is there always.
-    if node.is_this_machine and not os.path.isdir(f"{proc}/1"):
-        return Processes(unproven="the processes of this machine are hidden from us (is /proc mounted with hidepid?)")
+    if node.is_this_machine or os.path.isdir(f"{proc}/1"):  # below another root nobody may run at all
+        _doubt_hidden(sight, proc)
+    before = traces.gather(sight, node)
+    found = namespaces.Addresses(sight, addresses)
+    for process in traces.processes(sight, proc):
+        found.look(f"{proc}/{process}/net", process)
+    mounts = namespaces.mounted(sight, proc)
+    if mounts and not sight.caged:
+        found.enter(mounts, proc)
+    after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
+    pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
+    known = {owner for owner in owners if any(each.know(os.fsencode(owner)) for each in (before, after))}
+    return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
+
+
+def _mounts_of_pods(mounts: Collection[mountinfo.Mount], states: Collection[str]) -> list[str]:
+    """Say which mounted network namespaces are a pod's, by their names and places."""
+    return [
+        f"the network namespace of a pod is mounted at {printable(mount.point, quoted=True)}"
+        for mount in mounts
+        if _POD.fullmatch(os.path.basename(mount.point)) or mount.point.startswith(tuple(f"{s}/" for s in states))
+    ]
+
+
+def _doubt_hidden(sight: Sight, proc: str) -> None:
+    """Doubt where we do not see all processes; PID 1 is there always, and its files are everybody's."""
+    for path in (f"{proc}/1/comm", f"{proc}/1/net/fib_trie"):
+        try:
+            content(path)
+        except OSError as error:
+            sight.doubt("hidden", _hidden(proc, error))
+
+
+def _hidden(proc: str, error: OSError) -> str:
+    """Say that we do not see all, and what to do, by the options that /proc is mounted with. Source: proc(5)."""
+    table = mountinfo.parse(os.fsdecode(Sight(caged=True).read(f"{proc}/self/mountinfo")))
+    seen = [mount.options for mount in table if mount.point == "/proc"][-1:]  # the last covers others
+    options = dict(option.partition("=")[::2] for option in (seen[0] if seen else ()))
+    hidden, group = options.get("hidepid"), options.get("gid")
+    who = f"its group {group} (in a unit: SupplementaryGroups={group})" if group else "CAP_SYS_PTRACE"
+    remedy = "run where the machine's own /proc is mounted"
+    if hidden is not None:
+        remedy = f"/proc is mounted with hidepid={hidden}: run with {who}, or mount it without"
+    return f"the processes of this machine are hidden from us ({describe(error)}): {remedy}"
+
+
+def own_room(node: Node) -> str | None:
+    """Say why who lives on this machine cannot be told from here: in a container with its own /proc nobody is seen."""
+    if not node.is_this_machine and not os.path.isdir(node.path("/proc/1")):
+        return None  # nobody runs there
     try:
-        commands = [_command(proc, pid) for pid in os.listdir(proc) if pid.isdecimal()]
+        name = os.fsdecode(content(node.path("/proc/1/comm")).strip())
     except OSError as error:
-        return Processes(unproven=f"the processes of this machine cannot be listed: {describe(error)}")
-    programs = [(os.path.basename(command[0]), command) for command in commands if command]
-    shims = tuple(_shim(command) for program, command in programs if program.startswith(b"containerd-shim"))
-    return Processes(shims, tuple(program.decode() for program, _ in programs if program in _OTHER_ENGINES))
-
-
-def _command(proc: str, pid: str) -> list[bytes]:
-    path = f"{proc}/{pid}/cmdline"
-    try:
-        with durable.named(path), open(path, "rb") as file:
-            return file.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-        return []
-
-
-def _shim(command: list[bytes]) -> Shim:
-    """Read ``containerd-shim-… -namespace k8s.io -id … -address …``."""
-    options = {os.fsdecode(option): os.fsdecode(value) for option, value in pairwise(command)}
-    return Shim(options.get("-namespace", "?"), options.get("-id"), options.get("-address"))
-
-
-class Sandboxes(NamedTuple):
-    """The ids of what lives, and what makes them doubtful."""
-
-    alive: frozenset[str]  # of every namespace, of sandboxes and of the containers in them
-    addresses: tuple[str, ...]  # sockets of the containerds that may be at work
-    doubt: str | None = None  # why an id that is not among them may live all the same
-
-
-def look(node: Node) -> Sandboxes:
-    """Find all living sandboxes; alive is what a shim names and what has a task directory."""
-    seen = processes(node)
-    named = {shim.address.removeprefix("unix://") for shim in seen.shims if shim.address}
-    states = {*_STATES, *(os.path.dirname(address) for address in named)}
-    alive = {shim.sandbox for shim in seen.shims if shim.sandbox}
-    for state in states:
-        alive |= _tasks(node.path(state))
-    return Sandboxes(frozenset(alive), tuple(sorted({_RKE2, *named})), _doubt(seen))
-
-
-def _doubt(seen: Processes) -> str | None:
-    if seen.unproven is not None:
-        return seen.unproven
-    if seen.other_engines:
-        return f"{seen.other_engines[0]} is at work: the containers of CRI-O and podman are not known from here"
-    if any(not shim.sandbox for shim in seen.shims):
-        return "a containerd-shim does not say whose it is (no -id)"
+        return _hidden(node.path("/proc"), error)
+    if name != "systemd":
+        return f"PID 1 is {printable(name, quoted=True)} and not systemd, as in a container: run on the node itself"
+    if not os.path.isdir(node.path("/run/systemd/system")):
+        return "the machine's own /run is not there, as in a container: run on the node itself"
     return None
 
 
-def _tasks(state: str) -> set[str]:
-    """Read the names below ``<state>/io.containerd.runtime.v2.task/<namespace>/``."""
-    above = f"{state}/io.containerd.runtime.v2.task"
-    return {task for namespace in _names(above) for task in _names(f"{above}/{namespace}")}
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-
-
-def answering(node: Node, sandboxes: Sandboxes) -> str | None:
-    """Name a containerd that answers: it may still finish a pod whose lease is there and whose shim is not."""
-    return next((address for address in sandboxes.addresses if _answers(node.path(address))), None)
-
-
-def _answers(address: str) -> bool:
+def answers(node: Node, path: str = CONTAINERD) -> bool:
+    """Whether somebody listens at a socket, without waiting for him. Raises ``OSError`` where none can be made."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.setblocking(False)  # a full backlog says EAGAIN: somebody is there
+        connection.setblocking(False)
         try:
-            connection.connect(address)
-        except OSError as error:
-            return error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
-    return True
-
-
-def has_network_namespaces(node: Node) -> bool:
-    """Whether network namespaces of pods are there."""
-    return any(name.startswith("cni-") for name in _names(node.path("/run/netns")))
+            return connection.connect_ex(node.path(path)) in _ANSWERS
+        except OSError:  # a path that is too long for a socket's
+            return False

@@ -1,17 +1,18 @@
-"""One program at a time: a lock on the state directory, which nobody but its owner can take."""
+"""One program at a time: a lock on the state directory, which nobody but its owner can take; a deadline for locks."""
 
+import errno
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from ..core.errors import BusyError
 from . import durable
 from .node import STATE_DIRECTORY, Node
 
-_MODE: Final = 0o711  # of the state directory
+_MODE: Final = 0o711  # of the state directory: who can open it can hold its lock; the files in it stay readable
 
 
 @contextmanager
@@ -19,28 +20,39 @@ def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
     """Lock the state directory against our other programs. Raises :class:`BusyError`, and ``OSError``."""
     if node.rehearsal:
         # Only root may open the directory: for anybody else the lock is as if it were not held.
-        with (
-            suppress(FileNotFoundError, PermissionError),
-            durable.directory(STATE_DIRECTORY, root=node.root) as state,
-        ):
+        with suppress(FileNotFoundError, PermissionError), durable.directory(STATE_DIRECTORY, root=node.root) as state:
             _lock(state)  # and let go at once: it is only looked at
         yield
         return
     with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
         _lock(state)
-        _keep_to_ourselves(state)
-        yield
+        try:
+            with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
+                os.fchmod(state, _MODE)
+            yield
+        finally:
+            fcntl.flock(state, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
 
 
 def _lock(state: int) -> None:
     try:
         fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise BusyError("another cni-lease-reset is at work; nothing was changed") from error
+        raise BusyError("another cni-lease-reset is at work, try again") from error
 
 
-def _keep_to_ourselves(state: int) -> None:
-    """Let nobody else open the directory, or anybody could hold its lock; the files in it stay readable."""
-    if stat.S_IMODE(os.fstat(state).st_mode) != _MODE:
-        with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
-            os.fchmod(state, _MODE)
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let a lock be waited for, but not longer: then it is a ``BlockingIOError``, as if nobody had waited."""
+    import signal  # a boot that waits for nobody does not pay for it
+
+    def ring(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

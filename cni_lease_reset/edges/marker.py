@@ -11,9 +11,11 @@ from .node import STATE_DIRECTORY, Node
 
 NAME: Final = "marker"
 _HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'
-_KEYS: Final = ("state", "boot_id", "since")
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SINCE: Final = re.compile(r"[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_FORMS: Final = {  # of the values
+    "state": "running|clean",
+    "boot_id": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "since": r"[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z",
+}
 _LIMIT: Final = 4096  # a marker is 200 bytes
 
 
@@ -23,26 +25,18 @@ def parse(content: bytes) -> Marker | DamagedMarker:
         return DamagedMarker("it is empty")
     if len(content) > _LIMIT:
         return DamagedMarker(f"it is longer than {_LIMIT} bytes")
-    try:
-        text = content.decode("ascii")
-    except UnicodeDecodeError:
+    if not content.isascii():
         return DamagedMarker("it is not text")
+    text = content.decode()
     if not text.endswith("\n"):
         return DamagedMarker("its last line is cut off")
     pairs = [line.partition("=") for line in text[:-1].split("\n") if not line.startswith("#")]
     values = {key: value for key, _, value in pairs}
-    if len(pairs) != len(_KEYS) or set(values) != set(_KEYS):
-        return DamagedMarker(f"it does not hold just {', '.join(_KEYS)}, once each")
-    return _typed(values)
-
-
-def _typed(values: dict[str, str]) -> Marker | DamagedMarker:
-    if values["state"] not in set(State):
-        return DamagedMarker(f"it says state={printable(values['state'][:40])}")
-    if not _UUID.fullmatch(values["boot_id"]):
-        return DamagedMarker("its boot_id is no UUID")
-    if not _SINCE.fullmatch(values["since"]):
-        return DamagedMarker("its since is no time")
+    if len(pairs) != len(_FORMS) or values.keys() != _FORMS.keys():
+        return DamagedMarker(f"it does not hold just {', '.join(_FORMS)}, once each")
+    for key, form in _FORMS.items():
+        if not re.fullmatch(form, values[key]):
+            return DamagedMarker(f"it says {key}={printable(values[key][:40])}")
     return Marker(State(values["state"]), BootId(values["boot_id"]), values["since"])
 
 
@@ -65,10 +59,9 @@ def _read(directory: int) -> Reading:
         return parse(durable.read(directory, NAME, _LIMIT + 1))
     except FileNotFoundError:
         return NoMarker()
-    except durable.NotAFileError as error:
-        return DamagedMarker(f"reading it fails: {error.strerror}")
     except OSError as error:
-        return DamagedMarker(f"reading it fails: {error.strerror}", unread=True)
+        is_file = not isinstance(error, durable.NotAFileError)
+        return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
 
 
 def take(node: Node, reading: Reading, boot_id: BootId | None) -> str | None:

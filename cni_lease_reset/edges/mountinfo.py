@@ -18,7 +18,7 @@ class Mount(NamedTuple):
 def parse(text: str) -> tuple[Mount, ...]:
     """Read mountinfo: of the fields the fourth and the fifth; after a lone hyphen type, source and options."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines(): a path may hold a form feed
         head, _, tail = line.partition(" - ")
         fields, rest = head.split(" "), tail.split(" ")
         if len(fields) > 4 and len(rest) > 2:

@@ -32,6 +32,12 @@ class Node(NamedTuple):
         with durable.named(path), open(path, encoding="utf-8") as file:
             return BootId(file.read().strip())
 
+    def uptime(self) -> float:
+        """Read how long this machine is up, in seconds. Raises ``OSError`` where /proc does not tell."""
+        path = self.path("/proc/uptime")
+        with durable.named(path), open(path, encoding="utf-8") as file:
+            return float(file.read().partition(" ")[0])
+
     @property
     def trusted_users(self) -> frozenset[int]:
         """The user ids whose files count as the administrator's."""

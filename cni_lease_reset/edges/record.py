@@ -1,6 +1,7 @@
 """What this boot did, kept under /run: that ``boot`` ran under this kernel, and what came of it."""
 
 import json
+import os
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
@@ -39,9 +40,7 @@ def read(node: Node) -> Record:
 
 def ran(record: Record, boot_id: BootId) -> bool:
     """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
-    if record is None:
-        return False
-    return isinstance(record, Unreadable) or record.boot_id == boot_id
+    return record is not None and (isinstance(record, Unreadable) or record.boot_id == boot_id)
 
 
 def judged(record: Record, boot_id: BootId | None) -> Outcome | None:
@@ -57,6 +56,16 @@ def begin(node: Node, boot_id: BootId) -> None:
 def finish(node: Node, outcome: Outcome) -> None:
     """Record what came of it. Raises ``OSError``."""
     _write(node, as_json(outcome))
+
+
+def first_time(node: Node, what: str) -> bool:
+    """Whether this is said for the first time under this kernel, as far as /run remembers."""
+    try:
+        with durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True) as directory:
+            os.close(os.open(what, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory))
+    except OSError as error:
+        return not isinstance(error, FileExistsError)  # rather twice than never
+    return True
 
 
 def _write(node: Node, record: dict[str, object]) -> None:
@@ -77,15 +86,16 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "result": outcome.result,
         "reason": outcome.why,
         "reset": outcome.reset,
-        "leases": {"found": outcome.found, "cleared": outcome.cleared, "kept": outcome.kept, "torn": outcome.torn},
-        "networks": [
-            {"name": each.name, "found": each.found, "cleared": each.cleared, "kept": each.kept, "torn": each.torn}
-            for each in outcome.networks
-        ],
+        "leases": _counts(outcome.total),
+        "networks": [{"name": each.name, **_counts(each)} for each in outcome.networks],
         "not_configured": [{"name": name, "leases": leases} for name, leases in outcome.unlisted],
         "remarks": [{"about": about, "text": text} for about, text in outcome.remarks],
         "usec": outcome.usec,
     }
+
+
+def _counts(of: NetworkOutcome) -> dict[str, int]:
+    return {"found": of.found, "cleared": of.cleared, "kept": of.kept, "torn": of.torn}
 
 
 def parse(content: bytes) -> Outcome | Began | Unreadable:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -12,68 +13,64 @@ from ..core.model import About, BootId, Config, Remark
 from . import durable
 from .node import Node, set_aside_directory
 
-_RESET: Final = r"([0-9]+)-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
+_RESET: Final = r"[0-9]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
-REHEARSED: Final = "a new reset"  # its number and time are made with it
+_OF_ONE_BOOT: Final = 20
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
 
 class Shelf:
-    """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset.
-
-    In a rehearsal nothing is made, and nothing moves.
-    """
+    """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset."""
 
     def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str) -> None:
-        self._node, self._config, self._boot_id, self._reason = node, config, boot_id, reason
+        self.node, self.config = node, config
+        self._boot_id, self._reason = boot_id, reason
         self.name: str | None = None
         self.remarks: tuple[Remark, ...] = ()
 
     def folder(self, network: str, stack: ExitStack) -> int:
         """Make the folder for a network's leases and return its descriptor, closed with the stack."""
-        if self._node.rehearsal:
-            self.name = REHEARSED
+        if self.node.rehearsal:
+            self.name = "a new reset"  # its number and time are made with it
             return -1
-        path = set_aside_directory(self._config.data_dir)
-        above = stack.enter_context(durable.directory(path, root=self._node.root, create=True))
+        path = set_aside_directory(self.config.data_dir)
+        above = stack.enter_context(durable.directory(path, root=self.node.root, create=True))
         if self.name is None:
-            self.name = _new_reset(above, self._boot_id)
-            self._explain(above, self.name)
+            self.name = self._begin(above)
         reset = stack.enter_context(durable.opened(above, self.name))
         return stack.enter_context(durable.opened(reset, network, create=True))
 
-    def move(self, lease: str, network: int, folder: int) -> None:
-        """Move one lease from an open network to its folder."""
-        if not self._node.rehearsal:
-            os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
-
-    def _explain(self, above: int, name: str) -> None:
-        """Leave the reason for ``status``. On a full disk leases can still be renamed, so this may fail."""
-        try:
+    def _begin(self, above: int) -> str:
+        """Make the next reset. Its number makes the order, never the clock, which a crash may have set back."""
+        number = max(map(_number, resets(above)), default=0) + 1
+        name = f"{number}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{self._boot_id[:8]}"
+        os.mkdir(name, 0o755, dir_fd=above)
+        try:  # to leave the reason for status; on a full disk leases can still be renamed
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(f"{name}/{_REASON}", flags, 0o644, dir_fd=above), "wb") as file:
                 file.write(f"{self._reason}\n".encode(errors="replace"))
         except OSError as error:
             text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
             self.remarks = (Remark(About.IGNORED, text),)
-
-
-def _new_reset(above: int, boot_id: BootId) -> str:
-    """Number the next reset. The number makes the order, never the clock, which a crash may have set back."""
-    number = max((number_of(name) for name in resets(above)), default=0) + 1
-    name = f"{number}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{boot_id[:8]}"
-    os.mkdir(name, 0o755, dir_fd=above)
-    return name
+        return name
 
 
 def resets(above: int) -> list[str]:
     """List the resets of an open set-aside directory, oldest first."""
-    return sorted((name for name in os.listdir(above) if re.fullmatch(_RESET, name)), key=number_of)
+    return sorted((name for name in os.listdir(above) if re.fullmatch(_RESET, name)), key=_number)
 
 
-def number_of(reset: str) -> int:
-    """Return the number that a reset's name begins with."""
+def _number(reset: str) -> int:
     return int(reset.partition("-")[0])
+
+
+def listing(node: Node, config: Config) -> list[str]:
+    """List the resets of a configuration's data directory, oldest first; none where nothing was ever set aside."""
+    try:
+        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+            return resets(above)
+    except FileNotFoundError:
+        return []
 
 
 def reason(reset: int) -> str:
@@ -85,7 +82,7 @@ def reason(reset: int) -> str:
 
 
 def prune(node: Node, config: Config) -> None:
-    """Remove the resets beyond the newest ``keep_resets``, oldest first, at most :data:`MOST_REMOVED` files.
+    """Remove the resets of all but the newest ``keep_resets`` boots, oldest first, at most :data:`MOST_REMOVED` files.
 
     The last act of whoever made one. Those without a lease do not count and go, too: a boot that fails time and again
     must not cost older evidence. Raises ``OSError`` at the first thing that cannot be removed.
@@ -94,39 +91,34 @@ def prune(node: Node, config: Config) -> None:
         return
     budget = MOST_REMOVED
     with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-        found = resets(above)
-        empty = [reset for reset in found if size(above, reset) == 0]
-        for reset in [reset for reset in found if reset not in empty][: -config.keep_resets]:
+        for reset in outdated([each for each in resets(above) if not discard(above, each)], config.keep_resets):
             budget = _remove(above, reset, budget)
-        for reset in empty:
-            discard(above, reset)
 
 
-def size(above: int, reset: str) -> int:
-    """Count the leases of a reset; where a crash or an error came before the first one there are none."""
-    leases = 0
-    with durable.opened(above, reset) as directory:
-        for folder in folders(directory):
-            with durable.opened(directory, folder) as network:
-                leases += len(os.listdir(network))
-    return leases
+def outdated(found: Sequence[str], boots: int) -> list[str]:
+    """List those of some resets, oldest first, that need not stay; a reset's name ends in the id of its boot.
+
+    Of one boot the first and the newest stay: a ``recover`` every hour must not cost what the boot itself set aside.
+    """
+    by_boot: dict[str, list[str]] = {}  # newest first, boots and their resets
+    for reset in reversed(found):
+        by_boot.setdefault(reset.rpartition("-")[2], []).append(reset)
+    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:_OF_ONE_BOOT], of_boot[-1])}
+    return [reset for reset in found if reset not in kept]
 
 
 def _remove(parent: int, name: str, budget: int) -> int:
-    """Remove a directory's files while the budget lasts, then the directory; return what is left of the budget."""
+    """Remove a directory's files while the budget lasts, and the directory with its last; return what is left of it."""
     with durable.opened(parent, name) as directory:
         with os.scandir(directory) as found:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
         for entry, is_directory in entries:
-            if budget == 0:
-                return 0
             if is_directory:
                 budget = _remove(directory, entry, budget)
-            else:
+            elif budget:
                 os.unlink(entry, dir_fd=directory)
                 budget -= 1
-    if budget or not entries:
-        os.rmdir(name, dir_fd=parent)
+    _remove_empty(name, parent)
     return budget
 
 
@@ -136,14 +128,17 @@ def folders(directory: int) -> list[str]:
         return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
 
 
-def discard(above: int, reset: str) -> None:
-    """Remove a reset in which no lease is left; what somebody else put there stays, and the reset with it."""
+def discard(above: int, reset: str) -> bool:
+    """Remove a reset if no lease is left in it, and return whether that is so; what somebody else put there stays."""
     with durable.opened(above, reset) as directory:
         for folder in folders(directory):
             _remove_empty(folder, directory)
+        if folders(directory):
+            return False
         if os.listdir(directory) == [_REASON]:
             os.unlink(_REASON, dir_fd=directory)
     _remove_empty(reset, above)
+    return True
 
 
 def _remove_empty(name: str, parent: int) -> None:

@@ -1,23 +1,20 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
-
-from ..core.errors import RefusedError
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
-SECONDS: Final = 5.0  # for D-Bus, and again for systemctl
+SECONDS: Final = 3.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
-_SYSTEMD_RUN: Final = "/usr/bin/systemd-run"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
-_SHUTDOWN: Final = "shutdown.target"
+_UNIT: Final = b"org.freedesktop.systemd1.Unit"
+_LEFT: Final = "InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
 
 T = TypeVar("T")
+_Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState and units, as they fit through a pipe
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -27,141 +24,103 @@ class Answer(NamedTuple, Generic[T]):
     remark: str | None = None
 
 
-class TransientUnit(NamedTuple):
-    """A oneshot unit that lives as long as its command; see systemd.service(5)."""
+class Unit(NamedTuple):
+    """A unit, one of the runtime or ``shutdown.target``."""
 
-    name: str
-    description: str
-    before: tuple[str, ...]
-    command: tuple[str, ...]
-    afterwards: tuple[str, ...]  # ExecStopPost=: runs however the command ended
-    output: str  # a file
-    seconds: int  # how long the command may take
+    state: str  # its ActiveState; a unit that does not exist is ``inactive``
+    exists: bool
+    has_run: bool  # since this kernel started, as far as systemd remembers
+    has_job: bool = False
 
 
-class Manager(Protocol):
-    """The two questions that we have for systemd."""
+class Runtime(NamedTuple):
+    """The units asked for, in that order."""
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-        """Tell each unit's ActiveState; a unit that does not exist is ``inactive``."""
-        ...
+    units: tuple[Unit, ...]
+    starting: bool  # systemd has not finished its first transaction: this is the boot itself
+    stopping: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether one of them is on this node at all."""
+        return any(unit.exists for unit in self.units)
+
+
+class Manager:
+    """What we ask systemd, answered for a tree under ``--root``: there none runs."""
+
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        """Tell whether these units are up, and whether they ever were: nothing runs, and nothing ran."""
+        return Answer(Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True))
 
     def going_down(self) -> Answer[bool]:
         """Tell whether the system shuts down."""
-        ...
-
-
-class Inspector(Protocol):
-    """What ``status`` asks of it."""
-
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
-        """Tell which units a unit is ordered before, whether they exist or not."""
-        ...
-
-
-class Operator(Manager, Protocol):
-    """What ``recover`` asks of it besides."""
-
-    def stop(self, units: Sequence[str]) -> None:
-        """Stop units and wait until they are down. Raises :class:`RefusedError`."""
-        ...
-
-    def start(self, unit: TransientUnit) -> None:
-        """Start a transient unit, without waiting for its end. Raises :class:`RefusedError`."""
-        ...
-
-    def at_work(self, unit: str) -> bool | None:
-        """Tell whether a unit runs, or has a job that waits; ``None`` where nobody can tell."""
-        ...
-
-
-class NoSystemd:
-    """A tree under ``--root``: no systemd runs there."""
-
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-        """Every unit is inactive, for nothing runs."""
-        return Answer(dict.fromkeys(units, "inactive"))
-
-    def going_down(self) -> Answer[bool]:
-        """Nobody can tell."""
         return Answer(None)
 
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:  # noqa: ARG002  the Protocol's
-        """Nobody can tell."""
-        return Answer(None)
+    def ordered_before(self, unit: str) -> tuple[str, ...] | None:  # noqa: ARG002  nobody can tell
+        """Tell which units a unit is ordered before, whether they exist or not; ``None`` where nobody can tell."""
+        return None
 
 
-class Systemd:
+class Systemd(Manager):
     """The systemd of this machine."""
 
-    def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-        """Ask for all units in one call; loading unit objects would parse 65 kB of XML for each."""
-        return _ask(lambda: _bus_unit_states(units), lambda: _systemctl_unit_states(units))
+    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+
+        D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
+        """
+        from . import child  # only a boot that asks pays for it
+
+        try:
+            told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
+        except child.LateError:
+            told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+        except child.NoAnswerError as error:
+            told, silent = None, f"D-Bus cannot be asked ({error})"
+        remark = None
+        if told is None:
+            try:
+                told, remark = _through_systemctl(units), f"{silent}; asked systemctl instead"
+            except _NoAnswerError as error:
+                return Answer(None, f"{silent}; {error}")
+        state, found = told
+        starting, stopping = state in ("initializing", "starting"), state == "stopping"
+        return Answer(Runtime(tuple(map(Unit._make, found)), starting, stopping), remark)
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
-        return _ask(_bus_going_down, _systemctl_going_down)
+        runtime, remark = self.runtime(["shutdown.target"])
+        return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
 
-    def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
-        """Ask for one property; systemd loads the unit if need be."""
-        return _ask(lambda: _bus_before(unit), lambda: _systemctl_before(unit))
-
-    def stop(self, units: Sequence[str]) -> None:
-        """Stop them with ``systemctl``, which waits for the jobs; its own error is the reason."""
-        import subprocess
-
-        done = subprocess.run([_SYSTEMCTL, "stop", "--", *units], stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            raise RefusedError(f"{', '.join(units)} cannot be stopped: {done.stderr.strip()}")
-
-    def start(self, unit: TransientUnit) -> None:
-        """Start it over D-Bus, or with ``systemd-run`` where D-Bus does not answer."""
+    def ordered_before(self, unit: str) -> tuple[str, ...] | None:
+        """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
         try:
-            _bus_start(unit)
+            return tuple(_systemctl("Before", unit)[0].get("Before", "").split()) or None  # each unit has some
         except _NoAnswerError:
-            _run_start(unit)
-
-    def at_work(self, unit: str) -> bool | None:
-        """A unit that waits for another one's stop is inactive and has a job."""
-        return _ask(lambda: _bus_at_work(unit), lambda: _systemctl_at_work(unit)).value
+            return None
 
 
 class _NoAnswerError(Exception):
     """Nobody is there, or takes too long."""
 
 
-def _ask(bus: Callable[[], T], systemctl: Callable[[], T]) -> Answer[T]:
+def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
+    """Ask over the system bus, or say why not."""
     try:
-        return Answer(bus())
-    except _NoAnswerError as error:
-        silent = str(error)
-    try:
-        return Answer(systemctl(), f"{silent}; asked systemctl instead")
-    except _NoAnswerError as error:
-        return Answer(None, f"{silent}; {error}")
-
-
-@contextmanager
-def _bus() -> "Iterator[DBus]":
-    """Open the system bus, for at most ``SECONDS``; a bus that accepts and never answers would block for 90."""
-    import signal
-
-    _stand_in_for_the_package()
-    try:
+        _stand_in_for_the_package()
         from pystemd.dbusexc import DBusBaseError
         from pystemd.dbuslib import DBus
+
+        try:
+            with DBus() as bus:
+                return _look(bus, units), ""
+        except DBusBaseError as error:
+            return None, f"D-Bus cannot be reached ({error})"
     except ImportError as error:
-        raise _NoAnswerError(f"pystemd cannot be imported ({error})") from error
-    before = signal.signal(signal.SIGALRM, _too_long)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
-        with DBus() as bus:
-            yield bus
-    except DBusBaseError as error:
-        raise _NoAnswerError(f"D-Bus cannot be reached ({error})") from error
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        return None, f"pystemd cannot be imported ({error})"
+    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
+        return None, f"pystemd fails ({type(error).__name__}: {error})"
 
 
 def _stand_in_for_the_package() -> None:
@@ -177,134 +136,48 @@ def _stand_in_for_the_package() -> None:
         sys.modules["pystemd"] = package
 
 
-def _too_long(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _NoAnswerError(f"D-Bus did not answer within {SECONDS:.0f} s")
+def _look(bus: "DBus", units: Sequence[str]) -> _Told:
+    """Ask for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
 
+    Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
+    """
+    from pystemd.dbuslib import apply_signature  # loading unit objects would parse 65 kB of XML for each
 
-def _bus_units(bus: "DBus", units: Sequence[str]) -> list[tuple[bytes, ...]]:
-    """Ask for units, loaded or not: (name, …, ActiveState, …, job id, …), see org.freedesktop.systemd1(5)."""
-    from pystemd.dbuslib import apply_signature
-
+    state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
     names = apply_signature(b"as", [[unit.encode() for unit in units]])
-    reply: list[tuple[bytes, ...]] = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
-    return reply
+    rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
+    left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
+    found = zip(rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for row, when in found]
 
 
-def _bus_unit_states(units: Sequence[str]) -> dict[str, str]:
-    with _bus() as bus:
-        return {row[0].decode(): row[3].decode() for row in _bus_units(bus, units)}
-
-
-def _bus_going_down() -> bool:
-    with _bus() as bus:
-        if bus.get_property(*_SYSTEMD, b"SystemState", b"s") == b"stopping":
-            return True
-        return any(row[7] for row in _bus_units(bus, [_SHUTDOWN]))
-
-
-def _systemctl(*arguments: str) -> list[str]:
-    """Run ``systemctl show``; as root it needs no D-Bus, for PID 1 listens on a socket of its own."""
+def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
+    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``_NoAnswerError``."""
     import subprocess
 
-    command = [_SYSTEMCTL, "show", *arguments]
+    # As root it needs no D-Bus, for PID 1 listens on a socket of its own.
+    command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
     except FileNotFoundError as error:
         raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
         raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise _NoAnswerError(f"systemctl failed ({error})") from error
-    return done.stdout.splitlines()
+    blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
+    return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
-def _systemctl_unit_states(units: Sequence[str]) -> dict[str, str]:
-    # One block of properties a unit, in the order asked for, with blank lines between.
-    states = [line for line in _systemctl("--property=ActiveState", "--value", "--", *units) if line]
-    return dict(zip(units, states, strict=False))
-
-
-def _systemctl_going_down() -> bool:
-    if "stopping" in _systemctl("--property=SystemState", "--value"):
-        return True
-    return any(line not in ("", "0") for line in _systemctl("--property=Job", "--value", "--", _SHUTDOWN))
-
-
-def _bus_before(unit: str) -> tuple[str, ...]:
-    # An object's path is its name with all but letters and digits escaped; see sd_bus_path_encode(3).
-    name = "".join(each if each.isalnum() else f"_{ord(each):02x}" for each in unit)
-    path = f"/org/freedesktop/systemd1/unit/{name}".encode()
-    with _bus() as bus:
-        units = bus.get_property(_SYSTEMD[0], path, b"org.freedesktop.systemd1.Unit", b"Before", b"as")
-    return tuple(each.decode() for each in units)
-
-
-def _systemctl_before(unit: str) -> tuple[str, ...]:
-    return tuple(" ".join(_systemctl("--property=Before", "--value", "--", unit)).split())
-
-
-def _bus_at_work(unit: str) -> bool:
-    with _bus() as bus:
-        return any(row[3].decode() not in DOWN or row[7] for row in _bus_units(bus, [unit]))
-
-
-def _systemctl_at_work(unit: str) -> bool:
-    lines = _systemctl("--property=ActiveState", "--property=Job", "--", unit)
-    # Without a job systemctl prints "Job=", as it does for any property that is not set.
-    return not {f"ActiveState={state}" for state in DOWN}.intersection(lines) or any(
-        line.startswith("Job=") and line not in ("Job=", "Job=0") for line in lines
-    )
-
-
-def _bus_start(unit: TransientUnit) -> None:
-    """Call StartTransientUnit; see org.freedesktop.systemd1(5) for its signature."""
-    with _bus() as bus:
-        from pystemd.dbuslib import apply_signature
-        from pystemd.systemd1.unit_signatures import signature_array
-
-        properties = {
-            b"Description": unit.description.encode(),
-            b"Type": b"oneshot",
-            b"CollectMode": b"inactive-or-failed",
-            b"Before": [name.encode() for name in unit.before],
-            b"TimeoutStartUSec": unit.seconds * 1_000_000,
-            b"ExecStart": [_execution(unit.command)],
-            b"ExecStopPost": [_execution(unit.afterwards)],
-            b"_custom": (b"StandardOutputFileToAppend", b"s", unit.output.encode()),
-        }
-        arguments = apply_signature(b"ss", [unit.name.encode(), b"fail"]) + signature_array(properties)
-        no_other_units = [(ord("a"), b"(sa(sv))"), (-1, None)]
-        bus.call_method(*_SYSTEMD, b"StartTransientUnit", arguments + no_other_units)
-
-
-def _execution(command: Sequence[str]) -> tuple[bytes, list[bytes], bool]:
-    return command[0].encode(), [argument.encode() for argument in command], False
-
-
-def _run_start(unit: TransientUnit) -> None:
-    import subprocess
-
-    properties = (
-        "Type=oneshot",
-        "CollectMode=inactive-or-failed",
-        f"Before={_escaped(unit.before)}",
-        f"TimeoutStartSec={unit.seconds}",
-        f"ExecStopPost={_escaped(unit.afterwards)}",
-        f"StandardOutput=append:{unit.output}",
-    )
-    command = [
-        _SYSTEMD_RUN,
-        "--quiet",
-        "--no-block",
-        f"--unit={unit.name}",
-        f"--description={unit.description}",
-    ]
-    command += [f"--property={each}" for each in properties]
-    done = subprocess.run([*command, "--", *unit.command], stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise RefusedError(f"{unit.name} cannot be started: {done.stderr.strip()}")
-
-
-def _escaped(words: Sequence[str]) -> str:
-    """Join words as systemd splits them; a unit's name may hold a backslash, and nothing else that means something."""
-    return " ".join(words).replace("\\", "\\\\")
+def _through_systemctl(units: Sequence[str]) -> _Told:
+    state = _systemctl("SystemState")[0].get("SystemState", "")
+    found, shown = [], [dict[str, str]()] * len(units)
+    try:
+        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
+    except _NoAnswerError:
+        if state != "stopping":  # where it is, that alone is an answer
+            raise
+    for each in shown:
+        has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")
+        found.append((each.get("ActiveState", "unknown"), each.get("LoadState") == "loaded", has_run, has_job))
+    return state, found

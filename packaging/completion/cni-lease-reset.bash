@@ -17,9 +17,9 @@ _cni_lease_reset() {
         boot) words="--dry-run --help" ;;
         shutdown) words="--force --help" ;;
         status) words="--json --metrics --check --help" ;;
-        recover) words="--dry-run --yes --help" ;;
+        recover) words="--dry-run --yes --crowded --help" ;;
         restore) words="--help $(ls /var/lib/cni/cni-lease-reset/set-aside 2>/dev/null)" ;;
-        history) words="--lines --json --help" ;;
+        history) words="--json --help" ;;
         config) words="--help" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

@@ -1,13 +1,14 @@
 """Sets a node's stage before a run that is timed. Runs as root "/" of a clean tree, with nothing but the library.
 
 Arguments: the scene, the number of leases, and ``setting`` or ``cold``. Scenes: ``clean`` (kept leases, a clean mark),
-``unclean``, ``running`` (this boot's own marker, for shutdown), and ``rival`` (leases for somebody who removes them).
+``unclean``, ``running`` (this boot's own marker, for shutdown), ``rival`` (leases for somebody who removes them), and ``recover``.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 CNI = Path("/var/lib/cni")
@@ -63,6 +64,10 @@ def leases(scene: str, number: int) -> None:
         fill(SECOND, addresses(number - len(four) - len(six)))
     else:
         fill(NETWORK, addresses(number))
+    if scene == "recover":  # whose leases are not young
+        hour = time.time() - 3600
+        for name in os.listdir(NETWORK):
+            os.utime(NETWORK / name, (hour, hour))
     subprocess.run(["sync", "--file-system", CNI], check=True)  # as they lie there after a power cut
 
 

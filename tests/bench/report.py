@@ -32,6 +32,9 @@ NAMES = {
     "unclean-254": "unclean boot, 254 leases set aside",
     "shutdown-254": "`shutdown`, marked as clean",
     "unclean-4096": "unclean boot, 4,096 leases set aside",
+    "floor-recover": "the bare interpreter, beside 200 processes",
+    "recover-253": "`recover`, 253 leases, 110 mounted network namespaces, 200 processes",
+    "lock-253": "the same: how long it holds host-local's lock",
     "renames-4096": "a bare interpreter that renames 4,096 leases, and nothing more",
     "unclean-65534": "unclean boot, 65,534 leases set aside",
 }
@@ -53,6 +56,8 @@ BUDGETS = (
     Budget("the same with a setting", "setting-254", "floor", 5),
     Budget("unclean boot, 254 leases, against the bare interpreter", "unclean-254", "floor", 5),
     Budget("`shutdown`, against the bare interpreter", "shutdown-254", "floor", 6),
+    Budget("`recover` on a full node, against the bare interpreter", "recover-253", "floor-recover", 15),
+    Budget("the same, how long it holds host-local's lock", "lock-253", "floor-recover", 10),
     Budget("unclean boot, growth from 4,096 to 65,534 leases", "unclean-65534", "unclean-4096", 18),
     Budget("unclean boot, 4,096 leases, against `rm -rf`", "unclean-4096", "rm-4096", 3.0),
     Budget("unclean boot, 4,096 leases, against systemd-tmpfiles", "unclean-4096", "tmpfiles-4096", 3.0),

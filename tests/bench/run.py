@@ -28,7 +28,7 @@ IN_TREE = """
     exec {top}/tests/clean-tree {node} '
         rpm --install --nodeps /run/package.rpm 2>/dev/null
         cd /
-        python3 -I /run/measure.py {rounds}
+        exec python3 -I /run/measure.py {rounds}  # it is PID 1
     '
 """
 
@@ -46,7 +46,7 @@ def measure(node: Path, image: Path, rounds: int) -> report.Results:
     environment = {**os.environ, "DIST": str(node)}
     subprocess.run([TOP / "packaging/rpm/build"], env=environment, stdout=subprocess.DEVNULL, check=True)
     next(node.glob("*.noarch.rpm")).rename(node / "run/package.rpm")
-    for name in ("node.py", "measure.py", "renames.py"):
+    for name in ("node.py", "measure.py", "renames.py", "held.py"):
         shutil.copy(HERE / name, node / "run")
     subprocess.run(["truncate", "--size=1G", image], check=True)
     subprocess.run(["mkfs.ext4", "-q", "-N", "300000", "-E", "lazy_itable_init=0", image], check=True)

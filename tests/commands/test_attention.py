@@ -22,7 +22,7 @@ from cni_lease_reset.core.model import (
     Verdict,
 )
 from cni_lease_reset.edges import record
-from cni_lease_reset.edges.systemd import Answer, NoSystemd
+from cni_lease_reset.edges.systemd import Manager
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ from cni_lease_reset.edges.systemd import Answer, NoSystemd
 )
 def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
     tree.mark(state, boot_id)
-    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you.")
+    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you, or at once: cni-lease-reset recover")
     tree.config("clear_when: never\n")
     assert gathered(tree).pending is None
 
 
 def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
     tree.state.mkdir(parents=True, exist_ok=True)
-    assert gathered(tree).pending == "there is no marker. Reboot when it suits you."
+    assert gathered(tree).pending == "there is no marker. Reboot when it suits you, or at once: cni-lease-reset recover"
 
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
@@ -68,7 +68,7 @@ def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.REFUSED, "k3s.service is active, pods may live")
     said = "this boot could not do what was due (refused: k3s.service is active, pods may live)"
-    assert gathered(tree).pending == f"{said}. Reboot when it suits you."
+    assert gathered(tree).pending == f"{said}. Reboot when it suits you, or at once: cni-lease-reset recover"
     done(tree)
     assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
 
@@ -88,13 +88,20 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
     assert gathered(tree).attention == ("This boot was not judged, see: systemctl status cni-lease-reset",)
 
 
-def test_a_clean_mark_that_could_not_be_used_up_stays_in_sight(tree: Tree) -> None:
+@pytest.mark.parametrize(
+    "lasting",
+    [
+        Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
+        Remark(About.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
+    ],
+    ids=lambda remark: remark.about,
+)
+def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) -> None:
     done(tree)
     outcome = record.read(tree.node)
     assert isinstance(outcome, Outcome)
-    stuck = Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck")
-    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), stuck)))
-    assert gathered(tree).attention == (stuck.text,)
+    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
+    assert gathered(tree).attention == (lasting.text,)
 
 
 def test_without_a_pools_size_the_limit_of_the_setting_counts(tree: Tree) -> None:
@@ -124,10 +131,10 @@ def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> 
 
 
 def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
-    class Ordered(NoSystemd):
-        def ordered_before(self, unit: str) -> Answer[tuple[str, ...]]:
+    class Ordered(Manager):
+        def ordered_before(self, unit: str) -> tuple[str, ...]:
             assert unit == UNIT
-            return Answer(("rke2-server.service", "rke2-agent.service", "k3s.service", "shutdown.target"))
+            return ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

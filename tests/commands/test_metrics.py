@@ -13,7 +13,7 @@ from programs import command
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import metrics, status
-from cni_lease_reset.edges.systemd import NoSystemd
+from cni_lease_reset.edges.systemd import Manager
 
 FILE = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
 
@@ -63,6 +63,7 @@ def test_the_metrics_of_now_are_these_and_promtool_has_nothing_to_say(
     service.boot(collected.node, Systemd({"k3s.service": "active"}), journal)
     collected.shim()
     host_local.add(SANDBOX)
+    collected.age()
     text = written(collected)
     assert steady(text) == (GOLDEN / "metrics.prom").read_text()
     assert checked(text) == ""
@@ -152,13 +153,13 @@ def test_no_boot_pays_for_them(tree: Tree) -> None:
 def test_names_of_networks_are_quoted(tree: Tree) -> None:
     tree.config("networks: ['*']\n")
     tree.lease("10.52.0.2", network='odd" \\ \n')
-    text = metrics.text(tree.node, status.gather(tree.node, NoSystemd()))
+    text = metrics.text(tree.node, status.gather(tree.node, Manager()))
     assert checked(text) == ""
     assert r'cni_lease_reset_leases_torn{network="odd\" \\ \\n"} 0' in text
 
 
 def test_a_record_that_is_gone_meanwhile_has_no_time(tree: Tree) -> None:
     service.boot(tree.node, Systemd(), Kept())
-    report = status.gather(tree.node, NoSystemd())
+    report = status.gather(tree.node, Manager())
     (tree.root / "run/cni-lease-reset/boot").unlink()
     assert "last_boot_timestamp" not in metrics.text(tree.node, report)

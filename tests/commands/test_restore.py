@@ -1,17 +1,19 @@
 """``restore`` on trees: a reset goes back, and nothing that is there now is lost."""
 
+import errno
 import os
-from collections.abc import Sequence
 
 import pytest
-from conftest import Kept, Systemd, Tree, held_lock
+from conftest import Kept, Systemd, Tree, failing, held_lock
 
 from cni_lease_reset import cli, service
-from cni_lease_reset.commands import restore
-from cni_lease_reset.core.errors import BusyError, RefusedError, UsageError
+from cni_lease_reset.commands import recover, restore
+from cni_lease_reset.core.errors import BusyError, InputOutputError, UsageError
 from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.fate import Fate
 from cni_lease_reset.core.model import BootId
-from cni_lease_reset.edges.systemd import Answer
+from cni_lease_reset.edges import setaside
+from cni_lease_reset.edges.lock import only_one
 
 
 def test_a_reset_is_put_back_whole(tree: Tree, reset: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +28,7 @@ def test_a_reset_is_put_back_whole(tree: Tree, reset: str, capsys: pytest.Captur
 
 def test_a_lease_that_exists_now_is_never_overwritten(tree: Tree, reset: str, journal: Kept) -> None:
     mine = tree.lease("10.52.0.3", "mine")
-    said = restore.restore(tree.node, Systemd(), journal, reset)
+    said = restore.restore(tree.node, journal, reset)
     assert mine.read_text() == "mine"
     assert tree.set_aside() == {"10.52.0.3"}
     assert "k8s-pod-network: 4 put back, 1 left" in said
@@ -37,64 +39,78 @@ def test_a_lease_that_exists_now_is_never_overwritten(tree: Tree, reset: str, jo
 def test_a_network_that_is_gone_is_made_again(tree: Tree, reset: str, journal: Kept) -> None:
     (tree.data / "cbr0/lock").unlink()
     (tree.data / "cbr0").rmdir()
-    restore.restore(tree.node, Systemd(), journal, reset)
+    restore.restore(tree.node, journal, reset)
     assert tree.leases("cbr0") == {"fd00::2"}
 
 
-@pytest.mark.parametrize("why", ["unit", "pod", "lock"])
-def test_a_restore_is_refused_while_pods_may_live(tree: Tree, reset: str, journal: Kept, why: str) -> None:
-    systemd = Systemd({"k3s.service": "active"} if why == "unit" else {})
-    if why == "pod":
-        tree.shim()
-    if why == "lock":
-        held_lock(tree)
-    with pytest.raises((RefusedError, BusyError), match="nothing was put back") as error:
-        restore.restore(tree.node, systemd, journal, reset)
-    assert error.value.status == os.EX_TEMPFAIL
-    assert len(tree.set_aside()) == 6
-
-
-def test_a_refused_restore_leaves_no_trace(tree: Tree, reset: str, journal: Kept) -> None:
+def test_a_living_pod_gets_back_its_lease_with_rke2_up(tree: Tree, reset: str, journal: Kept) -> None:
+    tree.shim()
     (tree.data / "cbr0/lock").unlink()
-    (tree.data / "cbr0").rmdir()
-    with pytest.raises(RefusedError):
-        restore.restore(tree.node, Systemd({"k3s.service": "active"}), journal, reset)
-    assert not (tree.data / "cbr0").exists()
+    assert "5 put back" in restore.restore(tree.node, journal, reset)
+    assert all(not sight.of(Fate.LEAKED) for sight in recover.look(tree.node))
+    assert len(tree.leases()) == 5
 
 
-def test_a_runtime_that_comes_up_meanwhile_is_seen_under_the_lock(tree: Tree, reset: str, journal: Kept) -> None:
-    class ComesUp(Systemd):
-        def unit_states(self, units: Sequence[str]) -> Answer[dict[str, str]]:
-            answer = super().unit_states(units)
-            self.states["k3s.service"] = "active"
-            return answer
+def test_a_busy_network_stays_on_the_shelf_and_the_others_come_back(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setaside, "PATIENCE", 0.05)
+    busy = "k8s-pod-network: busy: another process holds host-local's lock"
+    with held_lock(tree), pytest.raises(BusyError) as error:
+        restore.restore(tree.node, journal, reset)
+    counts = "cbr0: 1 put back, 0 left; k8s-pod-network: 0 put back, 0 left"
+    assert str(error.value) == f"not all was put back: {counts}; {busy}; the rest stays in reset {reset}"
+    assert error.value.status == os.EX_TEMPFAIL
+    assert (tree.leases(), tree.leases("cbr0"), len(tree.set_aside())) == (set(), {"fd00::2"}, 5)
+    [entry] = journal.entries
+    assert (entry.message_id, entry.priority) == (MessageId.RESTORED, 4)
+    assert entry.message == f"Restored: 1 lease of {reset} put back, 0 left; not all could be: {busy}."
+    restore.restore(tree.node, journal, reset)
+    assert (len(tree.leases()), list((tree.state / "set-aside").iterdir())) == (5, [])
 
-    with pytest.raises(RefusedError, match="nothing was put back"):
-        restore.restore(tree.node, ComesUp(), journal, reset)
-    assert len(tree.set_aside()) == 6
+
+def test_one_that_fails_half_way_says_how_many_are_back_of_which_network(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing("rename", monkeypatch, lambda _arguments: len(tree.leases()) == 3, errno.ENOSPC)
+    with pytest.raises(InputOutputError) as error:
+        restore.restore(tree.node, journal, reset)
+    assert "cbr0: 1 put back, 0 left; k8s-pod-network: 3 put back, 0 left; k8s-pod-network: '10.52." in str(error.value)
+    assert str(error.value).endswith(f": No space left on device; the rest stays in reset {reset}")
+    assert (len(tree.leases()), len(tree.set_aside())) == (3, 2)
+    [entry] = journal.entries
+    assert entry.message.startswith(
+        f"Restored: 4 leases of {reset} put back, 0 left; not all could be: k8s-pod-network: "
+    )
+
+
+def test_another_of_our_programs_is_respected(tree: Tree, reset: str, journal: Kept) -> None:
+    with only_one(tree.node), pytest.raises(BusyError, match="another cni-lease-reset is at work, try again"):
+        restore.restore(tree.node, journal, reset)
+    assert (len(tree.set_aside()), journal.entries) == (6, [])
 
 
 @pytest.mark.parametrize("name", ["1-20261123T061201Z-11111112", "nonsense", "../../networks", "x\n"])
 def test_a_wrong_name_is_told_with_the_nearest(tree: Tree, reset: str, journal: Kept, name: str) -> None:
     near = f", did you mean '{reset}'?" if name.startswith("1-") else ""
     with pytest.raises(UsageError) as error:
-        restore.restore(tree.node, Systemd(), journal, name)
+        restore.restore(tree.node, journal, name)
     assert str(error.value).endswith(near)
     assert "\n" not in str(error.value)
 
 
 def test_the_number_of_a_reset_tells_which_is_meant(tree: Tree, reset: str, journal: Kept) -> None:
     with pytest.raises(UsageError, match=f"there is no reset '1', did you mean '{reset}'?"):
-        restore.restore(tree.node, Systemd(), journal, "1")
+        restore.restore(tree.node, journal, "1")
     with pytest.raises(UsageError, match="there is no reset '7'; cni-lease-reset status lists them"):
-        restore.restore(tree.node, Systemd(), journal, "7")
+        restore.restore(tree.node, journal, "7")
 
 
 @pytest.mark.parametrize("place", [".", "k8s-pod-network"])
 def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journal: Kept, place: str) -> None:
     note = tree.state / "set-aside" / reset / place / "note"
     note.write_text("keep this")
-    assert "k8s-pod-network: 5 put back, 0 left" in restore.restore(tree.node, Systemd(), journal, reset)
+    assert "k8s-pod-network: 5 put back, 0 left" in restore.restore(tree.node, journal, reset)
     assert len(tree.leases()) == 5
     assert note.read_text() == "keep this"
     assert (tree.state / "set-aside" / reset / "reason").exists(), "the reset is there, and so is why"
@@ -109,4 +125,4 @@ def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journ
 
 def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
     with pytest.raises(UsageError, match="there is no reset 'x'"):
-        restore.restore(tree.node, Systemd(), journal, "x")
+        restore.restore(tree.node, journal, "x")

@@ -1,9 +1,12 @@
 """What else on a node empties our directories."""
 
 import os
+from pathlib import PurePosixPath
 
 import pytest
 from conftest import Tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cni_lease_reset.commands import rivals
 from cni_lease_reset.edges.node import STATE_DIRECTORY
@@ -21,7 +24,11 @@ NETWORK = "/var/lib/cni/networks/k8s-pod-network"
         ('R "/var/lib/cni/"', NETWORK),
         ("r! /var/lib/cni/networks/k8s-pod-network/*", NETWORK),
         ("R! /var/lib/cni/networks/*/*", NETWORK),
+        ("r /var/lib/cni/networks/*/10.52.*", NETWORK),
+        ("r /var/lib/cni/networks/k8s-pod-network/fd00:*", NETWORK),
+        ("r /var/lib/cni/networks/k8s-pod-network/*.new", None),
         ("R! /var/lib/cni/cni-lease-reset", STATE_DIRECTORY),
+        ("R! /var/lib/cni/cni-lease-reset/*", STATE_DIRECTORY),
         ("r! /var/lib/cni/networks/k8s-pod-network", None),
         ("d /var/lib/cni/networks 0755 root root -", None),
         ("#R! /var/lib/cni/networks", None),
@@ -30,6 +37,9 @@ NETWORK = "/var/lib/cni/networks/k8s-pod-network"
         ("R! /var/*", NETWORK),
         ("r! /var/lib/cni/networks/k8s-pod-network/last_reserved_ip.0", None),
         ("R! var/lib/cni", None),
+        ("R! /run/lib/.", None),
+        ("r! /run/lib/..", None),
+        ("r! /", None),
         ('R! "/var', None),
         ("R!", None),
         ("", None),
@@ -41,14 +51,14 @@ def test_a_tmpfiles_line_that_empties_is_found(tree: Tree, line: str, path: str 
     folder.mkdir(parents=True)
     (folder / "podman.conf").write_text(f"# podman\n{line}\n")
     said = f"/usr/lib/tmpfiles.d/podman.conf:2 empties {path} at boot, so what leaked is not seen"
-    assert rivals.find(tree.node, [NETWORK]) == (() if path is None else (said,))
+    assert tuple(rivals.find(tree.node, [NETWORK])) == (() if path is None else (said,))
 
 
 def test_a_file_of_the_same_name_in_etc_takes_its_place(tree: Tree) -> None:
     for directory, text in (("usr/lib", "D! /var/lib/cni/networks\n"), ("etc", "# nothing here\n")):
         (tree.root / directory / "tmpfiles.d").mkdir(parents=True)
         (tree.root / directory / "tmpfiles.d/podman.conf").write_text(text)
-    assert rivals.find(tree.node, [NETWORK]) == ()
+    assert tuple(rivals.find(tree.node, [NETWORK])) == ()
 
 
 @pytest.mark.parametrize(
@@ -65,11 +75,16 @@ def test_harvesters_own_stage_is_found(tree: Tree, folder: str, text: str, found
     (tree.root / folder[1:]).mkdir(parents=True)
     (tree.root / folder[1:] / "99_cni_reset.yaml").write_text(text)
     said = f"{folder}/99_cni_reset.yaml empties {NETWORK} at each boot, so what leaked is not seen"
-    assert rivals.find(tree.node, [NETWORK]) == ((said,) if found else ())
+    assert tuple(rivals.find(tree.node, [NETWORK])) == ((said,) if found else ())
 
 
 def test_what_cannot_be_read_empties_nothing(tree: Tree) -> None:
     (tree.root / "etc/tmpfiles.d").mkdir(parents=True)
     os.mkfifo(tree.root / "etc/tmpfiles.d/a.conf")
     (tree.root / "etc/tmpfiles.d/b.conf").write_bytes(b"R! \xff /var\n\x00\n")
-    assert rivals.find(tree.node, [NETWORK]) == ()
+    assert tuple(rivals.find(tree.node, [NETWORK])) == ()
+
+
+@given(st.sampled_from("rRD"), st.text(alphabet="./*?[]a0 \t\"'#", max_size=12))
+def test_no_line_makes_it_stumble(kind: str, pattern: str) -> None:
+    rivals._taken(f"{kind} /{pattern}", [PurePosixPath(f"{NETWORK}/10.42.0.2")])

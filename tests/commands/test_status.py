@@ -2,10 +2,15 @@
 
 import errno
 import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cni_config import conflist
 from conftest import GOLDEN, OTHER, SANDBOX, THIS, HostLocal, Kept, Systemd, Tree, failing
+from machine import NOBODY, Machine, become_nobody
 from programs import command
 from reported import done, gathered, shown
 
@@ -13,7 +18,7 @@ from cni_lease_reset import service
 from cni_lease_reset.commands import display
 from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.core.model import Judgement, NetworkOutcome, Outcome, Result, Verdict
-from cni_lease_reset.edges import record
+from cni_lease_reset.edges import child, record
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"subnet": "fd00:52::/64"}]]}
 
@@ -23,7 +28,7 @@ def troubled(tree: Tree) -> Tree:
     """A node that crashed twice, did not get rid of its leases, and is about to run out of addresses."""
     judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
     networks = (NetworkOutcome("k8s-pod-network", 220, 0, 3),)
-    why = "pod sandbox abababababab alive"
+    why = "pod sandbox ababababababa lives (process 4711)"
     record.finish(tree.node, Outcome(THIS, judgement, Result.REFUSED, why, networks=networks, usec=9120))
     tree.mark("running", OTHER)
     tree.shim()
@@ -112,23 +117,82 @@ def test_colour_is_for_terminals(troubled: Tree) -> None:
     assert "\x1b[" not in command(troubled.node, "status").stdout
 
 
-def test_where_owners_are_in_doubt_nobody_is_called_leaked(tree: Tree) -> None:
+def test_what_lives_and_what_leaks_is_told_as_recover_sorts_it_out(tree: Tree) -> None:
+    machine = Machine(tree.root)
+    for number in range(2, 8):
+        tree.lease(f"10.52.0.{number}", f"{number:064x}\r\neth0")
+    machine.process("/usr/bin/conmon", "-c", f"{2:064x}")
+    machine.addresses(machine.process("pause", user=NOBODY), "10.52.0.3")
+    os.utime(tree.network / "10.52.0.4")  # young: neither
+    tree.lease("10.52.0.5", "x" * 5000)  # nobody can say
+    tree.lease("10.52.0.6", "")
+    report = gathered(tree)
+    assert (report.stocks[0].live, report.stocks[0].leaked) == (2, 2)
+    assert "6       0       1       2       2\n" in display.as_text(report, Screen())
+    assert report.unread == ("network k8s-pod-network: no owner can be read in 1 lease",)
+
+
+def unreadable(machine: Machine) -> None:
+    path = machine.proc / f"{machine.process('shim')}/cmdline"
+    path.unlink()
+    path.symlink_to("cmdline")
+
+
+def hidden(machine: Machine) -> None:
+    (machine.proc / "1/net/fib_trie").unlink()
+
+
+def in_a_container(machine: Machine) -> None:
+    (machine.proc / "1/comm").write_text("sh\n")
+
+
+def unlisted(machine: Machine) -> None:
+    machine.file("run/containerd/x")
+    (machine.root / "run/containerd/io.containerd.runtime.v2.task").symlink_to("io.containerd.runtime.v2.task")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (unreadable, "/cmdline': Too many levels of symbolic links"),
+        (hidden, "the processes of this machine are hidden from us ("),
+        (in_a_container, "PID 1 is 'sh' and not systemd, as in a container: run on the node itself"),
+        (unlisted, "io.containerd.runtime.v2.task': Too many levels of symbolic links"),
+    ],
+)
+def test_where_owners_are_in_doubt_nobody_is_called_leaked(
+    tree: Tree, spoil: Callable[[Machine], None], why: str
+) -> None:
     tree.lease("10.52.0.2")
-    (tree.root / "proc/7").mkdir()
-    (tree.root / "proc/7/cmdline").write_text("/usr/bin/conmon\0--cid\0x\0")
+    spoil(Machine(tree.root))
     report = gathered(tree)
     assert (report.stocks[0].live, report.stocks[0].leaked) == (None, None)
     assert "1       0       0       ?       ?\n" in display.as_text(report, Screen())
     assert json.loads(display.as_json(report))["networks"][0]["leaked"] is None
+    [unread] = report.unread
+    assert unread.startswith("whose the leases are: ")
+    assert why in unread
 
 
-def test_processes_that_cannot_be_listed_are_told(tree: Tree) -> None:
-    tree.lease("10.52.0.2")
-    (tree.root / "run/containerd").mkdir(parents=True)
-    (tree.root / "run/containerd/io.containerd.runtime.v2.task").write_text("")
-    report = gathered(tree)
-    assert report.stocks[0].live is None
-    assert "io.containerd.runtime.v2.task': Not a directory" in report.unread[0]
+def test_what_somebody_has_no_right_to_is_no_doubt_of_his() -> None:
+    """The environment of a trusted process, and a containerd's state, are root's to read."""
+    with TemporaryDirectory(dir="/dev/shm") as root:
+        tree = Tree(Path(root))
+        machine = Machine(tree.root)
+        tree.lease("10.52.0.2", f"{2:064x}")
+        tree.lease("10.52.0.3", f"{3:064x}")
+        plugin = machine.process("/usr/bin/conmon", "-c", f"{2:064x}")
+        (machine.proc / f"{plugin}/environ").chmod(0o600)
+        machine.file("run/containerd/io.containerd.runtime.v2.task/k8s.io/x/sandbox")
+        (machine.root / "run/containerd").chmod(0o700)
+        tree.root.chmod(0o755)
+
+        def as_nobody() -> bytes:
+            become_nobody()
+            report = gathered(tree)
+            return repr((report.stocks[0].live, report.stocks[0].leaked, report.unread)).encode()
+
+        assert child.ask(as_nobody) == b"(1, 1, ())"
 
 
 def test_what_cni_says_and_cannot_be_read_is_told(tree: Tree) -> None:
@@ -136,6 +200,14 @@ def test_what_cni_says_and_cannot_be_read_is_told(tree: Tree) -> None:
     (tree.root / "etc/cni/net.d").mkdir(parents=True)
     (tree.root / "etc/cni/net.d/10.conflist").write_text("{")
     assert gathered(tree).unread == ("'/etc/cni/net.d/10.conflist': not valid JSON",)
+
+
+def test_a_path_too_long_for_a_line_stands_below_its_label(tree: Tree) -> None:
+    (tree.root / "etc/cni/net.d").mkdir(parents=True)
+    tree.lease("10.52.0.2")
+    path = f"/etc/cni/net.d/{'x' * 60}.conflist"
+    (tree.root / path[1:]).write_text("{")
+    assert f"\nNot read: \n          '{path}':\n          not valid JSON\n" in shown(tree)
 
 
 def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
@@ -184,7 +256,7 @@ def test_status_owns_up_to_leases_that_it_cannot_read(tree: Tree, monkeypatch: p
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EACCES)
     report = gathered(tree)
     assert report.unread == ("network k8s-pod-network: no owner can be read in 2 leases",)
-    assert (report.stocks[0].network.inet, report.stocks[0].leaked) == (3, 1)
+    assert (report.stocks[0].ipv4, report.stocks[0].leaked) == (3, 1)
 
 
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:

@@ -4,7 +4,7 @@ import pytest
 from conftest import THIS
 from truth_table import ROWS
 
-from cni_lease_reset.core.model import ClearWhen, Config, Network, Reading, Selection, Verdict
+from cni_lease_reset.core.model import ClearWhen, Config, Network, Reading, Verdict
 from cni_lease_reset.core.plan import draw_up
 from cni_lease_reset.core.verdict import judge
 
@@ -14,7 +14,7 @@ CROWDED = Network("crowded", inet=111)
 CROWDED6 = Network("crowded6", inet6=111)
 EMPTY = Network("empty")
 ALL = (HEALTHY, TORN, CROWDED, CROWDED6, EMPTY)
-EVERY = {"healthy": Selection.ALL, "torn": Selection.ALL, "crowded": Selection.ALL, "crowded6": Selection.ALL}
+EVERY = dict.fromkeys(("healthy", "torn", "crowded", "crowded6"), False)
 
 
 @pytest.mark.parametrize("clear_when", ClearWhen)
@@ -24,11 +24,11 @@ def test_each_verdict_has_its_plan(
 ) -> None:
     judged = judge(reading, THIS, ran_before=ran_before).verdict
     plan = draw_up(judged, ALL, Config(clear_when=clear_when))
-    due = {step.network: step.selection for step in plan}
+    due = {step.network: step.torn_only for step in plan}
     if verdict == "same-boot" or clear_when == "never":
         assert due == {}
     elif verdict == "clean" and clear_when == "unclean":
-        assert due == {"torn": Selection.TORN, "crowded": Selection.ALL, "crowded6": Selection.ALL}
+        assert due == {"torn": True, "crowded": False, "crowded6": False}
     else:
         assert due == EVERY
     assert all(step.why for step in plan)

@@ -1,12 +1,14 @@
 """The journal: its own protocol on a real socket, and stderr where nobody listens."""
 
 import socket
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import OTHER, THIS
 
-from cni_lease_reset.core.model import Entry
+from cni_lease_reset.core.events import Entry
 from cni_lease_reset.edges import journald
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.node import Node
@@ -75,3 +77,15 @@ def test_a_full_journal_socket_does_not_block(tmp_path: Path, capsys: pytest.Cap
 def test_the_protocol_has_one_socket() -> None:
     assert journald.SOCKET == "/run/systemd/journal/socket"
     assert THIS != OTHER
+
+
+def test_what_nobody_hears_on_stderr_does_not_go_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = open("/dev/full", "w")  # noqa: SIM115  it is full when it is closed, too
+    monkeypatch.setattr(sys, "stderr", nobody)
+    journald.say("one", sys.stderr)
+    journald.say("two", sys.stderr)
+    with suppress(OSError):
+        nobody.close()
+    assert capsys.readouterr().out == ""

@@ -4,11 +4,11 @@ import errno
 import os
 
 import pytest
-from conftest import THIS, HostLocal, Kept, Systemd, Tree, boot, failing, sandbox
+from conftest import SANDBOX, THIS, Kept, Systemd, Tree, boot, failing
 
 from cni_lease_reset import service
 from cni_lease_reset.core import events
-from cni_lease_reset.core.model import Config, Lease
+from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import durable, leases
 
 
@@ -98,7 +98,7 @@ def test_a_network_that_cannot_be_listed_fails_and_the_others_are_done(
     tree.lease("10.53.0.2", network="cbr0")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "k8s-pod-network", errno.EIO)
     outcome = service.boot(tree.node, Systemd(), journal)
-    assert (outcome.result, outcome.cleared) == ("failed", 1)
+    assert (outcome.result, outcome.total.cleared) == ("failed", 1)
 
 
 def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
     tree.lease("10.52.0.3")
     real = durable.content
 
-    def content(parent: int, name: str, limit: int) -> bytes:
+    def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
         if name == "10.52.0.2":
             os.unlink(name, dir_fd=parent)
         return real(parent, name, limit)
@@ -125,7 +125,7 @@ def test_a_lease_that_cannot_be_read_is_counted_and_no_trouble_of_its_network(
     tree.lease("10.52.0.3", "")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
     outcome = boot(tree, journal)
-    assert (outcome.result, outcome.found, outcome.torn) == ("cleared", 2, 1)
+    assert (outcome.result, outcome.total.found, outcome.total.torn) == ("cleared", 2, 1)
     assert tree.set_aside() == ({"10.52.0.3"} if mark == "clean" else {"10.52.0.2", "10.52.0.3"})
 
 
@@ -138,18 +138,30 @@ def test_a_disk_that_opens_no_file_is_the_networks_trouble(
     assert boot(tree, journal).result == "failed"
 
 
-def test_a_lease_that_a_del_removes_meanwhile_has_no_time(
-    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
+def test_an_inventory_is_in_the_order_of_the_addresses_and_has_times(tree: Tree) -> None:
+    for address in ("fd00::1", "10.52.0.10", "10.52.0.9", "fd00::"):
+        os.utime(tree.lease(address), (7, 7))
+    (network,) = leases.survey(tree.node, Config()).networks
+    found = leases.inventory(network)
+    assert [lease.address for lease in found] == ["10.52.0.9", "10.52.0.10", "fd00::", "fd00::1"]
+    assert {(lease.owner, lease.torn, lease.written) for lease in found} == {(SANDBOX, False, 7.0)}
+
+
+@pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES])
+def test_a_lease_that_cannot_be_read_is_nobodys_and_the_others_are_read(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    parse = leases.parse
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
+    (network,) = leases.survey(tree.node, Config()).networks
+    found = leases.inventory(network)
+    assert [(lease.owner, lease.torn) for lease in found] == [(None, False), (SANDBOX, False)]
 
-    def removing(name: str, content: bytes) -> Lease:
-        if name == "10.52.0.2":
-            pods.delete(sandbox(0))
-        return parse(name, content)
 
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
-        monkeypatch.setattr(leases, "parse", removing)
-        found = leases.inventory(data, "k8s-pod-network")
-    assert (found[0][0].address, found[0][1]) == ("10.52.0.2", 0.0)
-    assert len(found) == 28
+def test_an_error_of_the_file_system_is_no_leases_own(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.lease("10.52.0.2")
+    failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", errno.EMFILE)
+    survey = leases.survey(tree.node, Config())
+    assert survey.networks == ()
+    assert [(each.network, each.again) for each in survey.troubles] == [("k8s-pod-network", True)]

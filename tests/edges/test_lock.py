@@ -1,16 +1,21 @@
 """One program at a time, and nobody else can hold it up."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from conftest import OTHER, Kept, Systemd, Tree
+from conftest import OTHER, Kept, Systemd, Tree, held_lock
 
 from cni_lease_reset import service
 from cni_lease_reset.core.errors import BusyError
+from cni_lease_reset.edges import durable, leases
 from cni_lease_reset.edges.lock import only_one
 
 
@@ -45,3 +50,60 @@ def test_the_directory_of_another_user_serves_as_it_is(tree: Tree) -> None:
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "cni_lease_reset"]
     done = subprocess.run([*command, "--root", str(tree.root), "boot"], text=True, capture_output=True, check=False)
     assert (done.returncode, tree.state.stat().st_mode & 0o777) == (0, 0o777), done.stderr
+
+
+@contextmanager
+def stopped_child() -> Iterator[None]:
+    """A child that was forked here and stopped before it closed anything: it has what we had open."""
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_the_lock_is_free_even_if_a_forked_child_still_has_it(tree: Tree) -> None:
+    with ExitStack() as children:
+        with only_one(tree.node, create=True):
+            children.enter_context(stopped_child())
+        with only_one(tree.node):
+            pass
+
+
+def test_host_locals_lock_is_free_even_so(tree: Tree) -> None:
+    tree.lease("10.52.0.2")
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data, ExitStack() as children:
+        with leases.locked(data, "k8s-pod-network"):
+            children.enter_context(stopped_child())
+        with leases.locked(data, "k8s-pod-network"):
+            pass
+
+
+def test_host_locals_lock_is_waited_for_as_long_as_told(tree: Tree) -> None:
+    tree.lease("10.52.0.2")
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data, held_lock(tree):
+        began = time.monotonic()
+        with pytest.raises(BlockingIOError), leases.locked(data, "k8s-pod-network", patience=0.2):
+            pass
+        waited = time.monotonic() - began
+        with pytest.raises(BlockingIOError), leases.locked(data, "k8s-pod-network"):
+            pass
+    assert 0.2 <= waited < 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
+
+
+def test_a_rehearsal_makes_no_lock_and_holds_none(tree: Tree) -> None:
+    tree.lease("10.52.0.2")
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
+        with leases.locked(data, "k8s-pod-network", rehearse=True):
+            assert not (tree.network / "lock").exists()
+        rehearsal = leases.locked(data, "k8s-pod-network", rehearse=True)
+        with leases.locked(data, "k8s-pod-network"), pytest.raises(BlockingIOError), rehearsal:
+            pass
+        with leases.locked(data, "k8s-pod-network", rehearse=True), leases.locked(data, "k8s-pod-network"):
+            pass

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import pytest
 from conftest import OTHER, Kept, Systemd, Tree, boot
@@ -33,9 +34,9 @@ def test_a_run_that_failed_before_it_could_judge_leaves_no_second_chance(tree: T
         service.boot(tree.node, Systemd(), journal)
     tree.state.unlink()
     outcome = service.boot(tree.node, Systemd(), journal)  # mended, and started again under living pods
-    assert (outcome.judgement.verdict, outcome.cleared) == ("same-boot", 0)
+    assert (outcome.judgement.verdict, outcome.total.cleared) == ("same-boot", 0)
     tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
-    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+    assert service.boot(tree.node, Systemd(), journal).total.cleared == 1
 
 
 def test_a_second_run_that_fails_so_does_not_forget_the_first(tree: Tree, journal: Kept) -> None:
@@ -86,3 +87,15 @@ def test_an_outcome_survives_its_record(tree: Tree, journal: Kept) -> None:
     outcome = service.boot(tree.node, Systemd(remark="no bus"), journal)
     assert record.read(tree.node) == outcome
     assert json.loads(display.as_json(gathered(tree)))["boot"]["leases"]["cleared"] == 1
+
+
+def test_what_is_said_once_a_boot_is_said_again_under_another_kernel(tree: Tree) -> None:
+    assert [record.first_time(tree.node, "this") for _ in range(3)] == [True, False, False]
+    assert record.first_time(tree.node, "that")
+    shutil.rmtree(tree.root / "run")
+    assert record.first_time(tree.node, "this")
+
+
+def test_where_run_cannot_be_written_it_is_rather_said_twice(tree: Tree) -> None:
+    (tree.root / "run").write_text("in the way")
+    assert [record.first_time(tree.node, "this") for _ in range(2)] == [True, True]

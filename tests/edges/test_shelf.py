@@ -7,6 +7,7 @@ import pytest
 from conftest import NEXT, OTHER, Kept, Systemd, Tree, boot, failing
 
 from cni_lease_reset import service
+from cni_lease_reset.commands import recover
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges import durable, shelf
@@ -23,10 +24,67 @@ def test_old_resets_beyond_the_limit_are_removed(tree: Tree, journal: Kept) -> N
     assert kept == ["3", "4"]
 
 
-def test_old_resets_that_cannot_be_removed_are_told(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def resets(*numbers: int, boot: str) -> list[str]:
+    return [f"{number}-20261123T061201Z-{boot}" for number in numbers]
+
+
+A, B, C = "aaaaaaaa", "bbbbbbbb", "cccccccc"
+
+
+@pytest.mark.parametrize(
+    ("found", "boots", "outdated"),
+    [
+        pytest.param([], 3, [], id="none"),
+        pytest.param(resets(1, boot=A), 1, [], id="one"),
+        pytest.param(resets(1, boot=A) + resets(2, boot=B), 1, resets(1, boot=A), id="of an older boot"),
+        pytest.param(resets(1, 2, boot=A) + resets(3, boot=B), 2, [], id="boots count, not resets"),
+        pytest.param(
+            resets(1, 2, boot=A) + resets(3, boot=B) + resets(4, boot=C), 2, resets(1, 2, boot=A), id="all of a boot"
+        ),
+        pytest.param(resets(1, boot=A) + resets(2, boot=B) + resets(3, boot=A), 1, resets(2, boot=B), id="by its newest"),
+        pytest.param(resets(*range(1, 22), boot=A), 1, [], id="the first and twenty"),
+        pytest.param(resets(*range(1, 31), boot=A), 1, resets(*range(2, 11), boot=A), id="the first and the newest twenty"),
+        pytest.param(
+            resets(*range(1, 31), boot=A) + resets(*range(31, 61), boot=B),
+            2,
+            resets(*range(2, 11), boot=A) + resets(*range(32, 41), boot=B),
+            id="of each boot",
+        ),
+    ],
+)  # fmt: skip
+def test_resets_are_kept_by_their_boots(found: list[str], boots: int, outdated: list[str]) -> None:
+    assert shelf.outdated(found, boots) == outdated
+
+
+def test_a_recover_every_hour_costs_no_boot_its_own_reset(tree: Tree, journal: Kept) -> None:
     tree.config("keep_resets: 1\n")
-    for number in (1, 2):
-        (tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net").mkdir(parents=True)
+    tree.mark("running")
+    tree.lease("10.52.0.2")
+    own = boot(tree, journal).reset
+    for number in range(30):
+        tree.lease(f"10.52.0.{100 + number}")
+        assert recover.work(tree.node, journal, lambda _line: None) is None
+    kept = sorted(int(path.name.partition("-")[0]) for path in (tree.state / "set-aside").iterdir())
+    assert own is not None
+    assert kept == [1, *range(12, 32)]
+    assert (tree.state / "set-aside" / own / "k8s-pod-network/10.52.0.2").exists()
+
+
+def long_ago(tree: Tree, *numbers: int, leases: int = 1) -> None:
+    """Resets, each of another boot."""
+    for number in numbers:
+        folder = tree.state / f"set-aside/{number}-20261123T061201Z-4444444{number}/net"
+        folder.mkdir(parents=True)
+        for lease in range(leases):
+            (folder / f"10.52.0.{lease}").touch()
+
+
+@pytest.mark.parametrize("leases", [0, 1])
+def test_old_resets_that_cannot_be_removed_are_told(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, leases: int
+) -> None:
+    tree.config("keep_resets: 1\n")
+    long_ago(tree, 1, 2, leases=leases)
     tree.lease("10.52.0.2")
     failing("rmdir", monkeypatch, lambda _arguments: True, errno.EIO)
     service.boot(tree.node, Systemd(), journal)
@@ -37,28 +95,25 @@ def test_at_most_so_many_old_files_are_removed_a_boot(
     tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shelf, "MOST_REMOVED", 3)
-    for number in range(1, 5):
-        folder = tree.state / f"set-aside/{number}-20261123T061201Z-22222222/net"
-        folder.mkdir(parents=True)
-        for lease in range(5):
-            (folder / f"10.52.0.{lease}").touch()
-    aside = tree.state / "set-aside"
+    long_ago(tree, 1, 2, 3, 4, leases=5)
     tree.lease("10.52.0.2")
     service.boot(tree.node, Systemd(), journal)
-    assert [len(list(aside.glob(f"{number}-*/*/*"))) for number in range(1, 6)] == [2, 5, 5, 5, 1]
+    left = [len(list(path.rglob("10.52.*"))) for path in sorted((tree.state / "set-aside").iterdir())]
+    assert left == [2, 5, 5, 5, 1]
+    tree.lease("10.52.0.2")
     tree.next_kernel(NEXT)
     tree.lease("10.52.0.2")
     service.boot(tree.node, Systemd(), journal)
-    assert [len(list(aside.glob(f"{number}-*/*/*"))) for number in range(1, 7)] == [0, 4, 5, 5, 1, 1]
-    assert sorted(path.name[0] for path in aside.iterdir()) == ["2", "3", "4", "5", "6"]
+    left = [len(list(path.rglob("10.52.*"))) for path in sorted((tree.state / "set-aside").iterdir())]
+    assert left == [4, 5, 5, 1, 1]
 
 
 def test_a_boot_that_made_no_reset_removes_none(tree: Tree, journal: Kept) -> None:
     tree.config("keep_resets: 1\n")
-    for number in range(1, 4):
-        tree.put(f"var/lib/cni/cni-lease-reset/set-aside/{number}-20261123T061201Z-22222222/net/10.52.0.{number}", "")
+    long_ago(tree, 1, 2, 3)
     boot(tree, journal)
-    assert tree.set_aside() == {"10.52.0.1", "10.52.0.2", "10.52.0.3"}
+    assert len(tree.set_aside()) == 1
+    assert len(list((tree.state / "set-aside").iterdir())) == 3
 
 
 def test_boots_that_fail_cost_no_older_reset(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,5 +167,5 @@ def test_a_reason_that_cannot_be_kept_stops_no_reset(
     tree.mark("running", OTHER)
     tree.lease("10.52.0.2")
     monkeypatch.setattr(os, "open", full)
-    assert service.boot(tree.node, Systemd(), journal).cleared == 1
+    assert service.boot(tree.node, Systemd(), journal).total.cleared == 1
     assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.CLEARED]

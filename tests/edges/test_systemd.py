@@ -3,11 +3,13 @@
 A stand-in answers in systemd's name, for no systemd runs under a test.
 """
 
-import json
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,26 +18,113 @@ from conftest import TOP, Kept, Tree
 from programs import STAND_IN, running
 
 from cni_lease_reset import service
-from cni_lease_reset.core.errors import RefusedError
 from cni_lease_reset.edges import systemd
-from cni_lease_reset.edges.systemd import Answer, NoSystemd, Systemd, TransientUnit
+from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Systemd, Unit
+
+ABSENT = Unit("inactive", exists=False, has_run=False)
+RUNTIME = pytest.mark.parametrize(
+    ("state", "known", "expected"),
+    [
+        pytest.param(
+            "running",
+            ["rke2-server.service=active", "rke2-server.service@17"],
+            Runtime((Unit("active", exists=True, has_run=True), ABSENT), starting=False),
+            id="up",
+        ),
+        pytest.param(
+            "degraded",
+            ["k3s.service=failed", "k3s.service@17"],
+            Runtime((ABSENT, Unit("failed", exists=True, has_run=True)), starting=False),
+            id="was up",
+        ),
+        pytest.param(
+            "starting",
+            ["k3s.service=inactive"],
+            Runtime((ABSENT, Unit("inactive", exists=True, has_run=False)), starting=True),
+            id="never was up",
+        ),
+        pytest.param("initializing", [], Runtime((ABSENT, ABSENT), starting=True), id="none is there"),
+        pytest.param(
+            "running",
+            ["k3s.service>k3s-node.service", "k3s-node.service=active", "k3s-node.service@17"],
+            Runtime((ABSENT, Unit("active", exists=True, has_run=True)), starting=False),
+            id="by an alias",
+        ),
+    ],
+)
+UNITS = ("rke2-server.service", "k3s.service")
+
+
+BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "busconfig.dtd">
+<busconfig>
+  <listen>{address}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>
+  </policy>
+</busconfig>
+"""
 
 
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    address = f"unix:path={tmp_path}/bus"
+    address = f"unix:abstract={tmp_path}/bus"  # anybody reaches it, whatever the directories' modes
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    with running("dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={address}", "--print-address"):
+    configuration = tmp_path / "bus.conf"
+    configuration.write_text(BUS.format(address=address))
+    with running("dbus-daemon", f"--config-file={configuration}", "--nofork", "--nopidfile", "--print-address"):
         yield address
 
 
-def test_all_units_are_asked_in_one_call(address: str) -> None:
-    with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active"):
-        states = Systemd().unit_states(["rke2-server.service", "k3s.service"])
-    assert states == Answer({"rke2-server.service": "active", "k3s.service": "inactive"})
+@RUNTIME
+def test_the_units_of_the_runtime_are_asked_over_d_bus(
+    address: str, state: str, known: list[str], expected: Runtime
+) -> None:
+    with running(sys.executable, STAND_IN, address, state, *known):
+        assert Systemd().runtime(UNITS) == Answer(expected)
 
 
-@pytest.mark.parametrize(
+WITHOUT_BUS = """
+import sys
+sys.modules["pystemd"] = sys.modules["pystemd.dbusexc"] = None
+from cni_lease_reset.edges.systemd import Systemd
+"""
+
+
+# As root systemctl speaks to PID 1's own socket, and since 257 to nothing else; anybody else has the bus.
+SURROUNDINGS = """
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system
+echo '#!/bin/sh' >/run/systemctl
+echo 'exec setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/systemctl "$@"' >>/run/systemctl
+chmod 0755 /run/systemctl
+exec "$@"
+"""
+
+
+def as_if_systemd_ran(code: str) -> str:
+    """What a program prints on a machine that looks as if systemd ran there."""
+    nobodys = "from cni_lease_reset.edges import systemd; systemd._SYSTEMCTL = '/run/systemctl'"
+    command = ["unshare", "--mount", "sh", "-c", SURROUNDINGS, "sh", sys.executable, "-c", f"{nobodys}\n{code}"]
+    done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@RUNTIME
+def test_the_real_systemctl_says_the_same(address: str, state: str, known: list[str], expected: Runtime) -> None:
+    with running(sys.executable, STAND_IN, address, state, *known):
+        told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().runtime({UNITS}))")
+    assert told.startswith(f"Answer(value={expected}, remark='pystemd cannot be imported (")
+
+
+def test_only_a_known_unit_makes_a_runtime_known() -> None:
+    assert not Runtime((ABSENT, ABSENT), starting=True).is_known
+    assert Runtime((ABSENT, ABSENT._replace(exists=True)), starting=True).is_known
+
+
+SHUTDOWN = pytest.mark.parametrize(
     ("state", "job", "down"),
     [
         ("running", "shutdown.target#0", False),
@@ -44,62 +133,48 @@ def test_all_units_are_asked_in_one_call(address: str) -> None:
         ("degraded", "multi-user.target#1", False),
     ],
 )
+
+
+@SHUTDOWN
 def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
         assert Systemd().going_down() == Answer(down)
 
 
-def test_what_our_unit_is_ordered_before_is_asked_by_its_name(address: str) -> None:
+@SHUTDOWN
+def test_the_real_systemctl_recognises_it_too(address: str, state: str, job: str, down: bool) -> None:
+    with running(sys.executable, STAND_IN, address, state, job):
+        told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().going_down())")
+    assert told.startswith(f"Answer(value={down}, remark='pystemd cannot be imported (")
+
+
+def test_what_our_unit_is_ordered_before_the_real_systemctl_says(address: str) -> None:
+    code = (
+        "from cni_lease_reset.edges.systemd import Systemd; print(Systemd().ordered_before('cni-lease-reset.service'))"
+    )
     with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active", "k3s.service=x"):
-        answer = Systemd().ordered_before("cni-lease-reset.service")
-    assert answer == Answer(("rke2-server.service", "k3s.service"))
+        assert as_if_systemd_ran(code) == "('rke2-server.service', 'k3s.service')\n"
 
 
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     code = (
         "from cni_lease_reset.edges import config, systemd\n"
         "config.parse(b'keep_resets: 5')\n"
-        "print(systemd.Systemd().unit_states(['k3s.service']), systemd.Systemd().going_down())\n"
+        "print(systemd.Systemd().runtime(['k3s.service']), systemd.Systemd().going_down())\n"
     )
-    with running(sys.executable, STAND_IN, address, "stopping", "k3s.service=active"):
+    with running(
+        sys.executable, STAND_IN, address, "running", "k3s.service=active", "k3s.service@5", "shutdown.target#7"
+    ):
         command = ["/usr/bin/python3", "-c", code]
         done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
-    expected = "Answer(value={'k3s.service': 'active'}, remark=None) Answer(value=True, remark=None)\n"
-    assert (done.stdout, done.stderr) == (expected, "")
-
-
-def test_a_transient_unit_reaches_systemd_as_it_was_meant(address: str) -> None:
-    command, afterwards = ("/usr/bin/cni-lease-reset", "recover"), ("/usr/bin/systemctl", "start", "k3s.service")
-    unit = TransientUnit("x.service", "Do it", ("k3s.service", "a.service"), command, afterwards, "/run/x", 300)
-    with running(sys.executable, STAND_IN, address, "running") as printed:
-        Systemd().start(unit)
-        name, mode, properties, others = json.loads(printed.readline())
-    assert (name, mode, others) == ("x.service", "fail", [])
-    assert dict(properties) == {
-        "Description": ["s", "Do it"],
-        "Type": ["s", "oneshot"],
-        "CollectMode": ["s", "inactive-or-failed"],
-        "Before": ["as", ["k3s.service", "a.service"]],
-        "TimeoutStartUSec": ["t", 300_000_000],
-        "ExecStart": ["a(sasb)", [[command[0], list(command), False]]],
-        "ExecStopPost": ["a(sasb)", [[afterwards[0], list(afterwards), False]]],
-        "StandardOutputFileToAppend": ["s", "/run/x"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("unit", "at_work"), [("x.service=activating", True), ("x.service=failed", False), ("x.service#17", True)]
-)
-def test_a_unit_is_at_work_while_it_runs_or_a_job_of_it_waits(address: str, unit: str, at_work: bool) -> None:
-    with running(sys.executable, STAND_IN, address, "running", unit):
-        assert Systemd().at_work("x.service") is at_work
+    up = Answer(Runtime((Unit("active", exists=True, has_run=True),), starting=False))
+    assert (done.stdout, done.stderr) == (f"{up} {Answer(True)}\n", "")
 
 
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "bus"
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={path}")
-    monkeypatch.setattr(systemd, "SECONDS", 0.2)
     yield path
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
 
@@ -123,26 +198,95 @@ def listening(path: Path) -> socket.socket:
 
 
 def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> None:
-    answer = systemd.Systemd().unit_states(["k3s.service"])
+    answer = Systemd().runtime(["k3s.service"])
     assert answer.value is None
     assert answer.remark is not None
     assert answer.remark.startswith("D-Bus cannot be reached")
     assert answer.remark.endswith(f"there is no {systemctl}")
 
 
+SHOWN = (
+    "ActiveState=active\\nLoadState=loaded\\nInactiveExitTimestampMonotonic=17\\n\\n"
+    "LoadState=not-found\\nActiveState=inactive\\nInactiveExitTimestampMonotonic=0\\n"
+)
+TARGET = "ActiveState=inactive\\nLoadState=loaded\\nInactiveExitTimestampMonotonic=0\\n"
+TOLD = Runtime((Unit("active", exists=True, has_run=True), ABSENT), starting=False)
+
+
+def shows(path: Path, system_state: str = "running") -> None:
+    program(path, f'case "$*" in *SystemState*) echo SystemState={system_state};; *) printf "{SHOWN}";; esac')
+
+
 def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> None:
-    program(systemctl, "printf 'active\\n\\ninactive\\n'")
+    shows(systemctl)
     with listening(bus):
-        answer = systemd.Systemd().unit_states(["a.service", "b.service"])
-    assert answer.value == {"a.service": "active", "b.service": "inactive"}
+        answer = Systemd().runtime(UNITS)
+    assert answer.value == TOLD
+    assert str(answer.remark).startswith("D-Bus cannot be reached (")
+    assert str(answer.remark).endswith("); asked systemctl instead")
+
+
+@pytest.mark.parametrize("state", ["initializing", "starting"])
+def test_systemctl_tells_that_systemd_is_starting(bus: Path, systemctl: Path, state: str) -> None:
+    shows(systemctl, state)
+    assert Systemd().runtime(UNITS).value == TOLD._replace(starting=True)
+
+
+@pytest.mark.parametrize("error", [SystemError, ValueError, AttributeError, TypeError, RuntimeError])
+@pytest.mark.parametrize("when", ["imported", "called"])
+def test_whatever_a_pystemd_raises_leads_to_systemctl(
+    bus: Path, systemctl: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], when: str
+) -> None:
+    """One built for another libsystemd or another Python, or too old for what we call."""
+
+    class Unfit(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            if when == "imported":
+                raise error("it does not fit")
+
+            def call() -> None:
+                raise error("it does not fit")
+
+            return call
+
+    class Never(Exception):  # noqa: N818
+        pass
+
+    monkeypatch.setitem(sys.modules, "pystemd", types.ModuleType("pystemd"))
+    fits = types.ModuleType("pystemd.dbusexc")
+    monkeypatch.setattr(fits, "DBusBaseError", Never, raising=False)
+    monkeypatch.setitem(sys.modules, "pystemd.dbusexc", fits)
+    monkeypatch.setitem(sys.modules, "pystemd.dbuslib", Unfit("pystemd.dbuslib"))
+    shows(systemctl)
+    answer = Systemd().runtime(UNITS)
+    assert answer.value == TOLD
     assert "asked systemctl instead" in str(answer.remark)
+    assert "it does not fit" in str(answer.remark) or (when, error) == ("imported", AttributeError)
+
+
+def test_each_of_the_two_has_three_seconds_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path
+) -> None:
+    assert systemd.SECONDS == 3
+    monkeypatch.setattr(systemd, "SECONDS", 1)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+    # The first question is answered late, the second one never.
+    program(systemctl, "case $* in *SystemState*) sleep 0.1;; *) exec sleep 60;; esac")
+    with listening(tmp_path / "bus") as server:
+        server.listen()
+        began = time.monotonic()
+        answer = Systemd().going_down()
+        took = time.monotonic() - began
+    assert answer.value is None
+    assert 1 + 0.1 + 0.5 <= took < 30
+    assert answer.remark == "D-Bus did not answer within 1 s; systemctl did not answer within 1 s"
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *SystemState*) echo stopping;; esac')
+    shows(systemctl, "stopping")
     with listening(bus) as server:
         server.listen()
-        answer = systemd.Systemd().going_down()
+        answer = Systemd().going_down()
     assert answer.value is True
     assert "D-Bus did not answer within" in str(answer.remark)
 
@@ -150,87 +294,55 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
 @pytest.mark.parametrize(
     ("text", "down"),
     [
-        ("case $* in *SystemState*) echo running;; *) echo 0;; esac", False),
-        ("case $* in *SystemState*) echo starting;; *) echo 17;; esac", True),
+        (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}";; esac', False),
+        (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}Job=0";; esac', False),
+        (f'case $* in *SystemState*) echo SystemState=starting;; *) printf "{TARGET}Job=17";; esac', True),
+        ("case $* in *SystemState*) echo SystemState=stopping;; *) exit 1;; esac", True),
         ("exit 1", None),
         ("exec sleep 60", None),
     ],
 )
 def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: str, down: bool | None) -> None:
     program(systemctl, text)
-    assert systemd.Systemd().going_down().value is down
+    assert Systemd().going_down().value is down
 
 
 def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *Before*our.service) echo k3s.service shutdown.target;; esac')
-    assert systemd.Systemd().ordered_before("our.service").value == ("k3s.service", "shutdown.target")
+    program(systemctl, 'case "$*" in *Before*our.service) echo Before=k3s.service shutdown.target;; esac')
+    assert Systemd().ordered_before("our.service") == ("k3s.service", "shutdown.target")
+
+
+def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl: Path) -> None:
+    assert Systemd().ordered_before("our.service") is None
+
+
+def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
+    from cni_lease_reset.edges import child  # noqa: F401  no file can be opened in a moment
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        answer = Systemd().runtime(UNITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    asked = "D-Bus cannot be asked (no process can be made: Too many open files); systemctl failed ("
+    assert (answer.value, str(answer.remark)[: len(asked)]) == (None, asked)
 
 
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
-    program(systemctl, "echo failed")
-    answer = systemd.Systemd().unit_states(["a.service"])
-    assert answer.value == {"a.service": "failed"}
+    shows(systemctl)
+    answer = Systemd().runtime(UNITS)
+    assert answer.value == TOLD
     assert "pystemd cannot be imported" in str(answer.remark)
 
 
 def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
     systemctl.write_text("")
-    assert "systemctl failed" in str(systemd.Systemd().going_down().remark)
-
-
-@pytest.mark.parametrize(
-    ("printed", "at_work"),
-    [
-        ("ActiveState=inactive\\nJob=", False),
-        ("Job=0\\nActiveState=failed", False),
-        ("ActiveState=inactive\\nJob=17", True),
-        ("ActiveState=activating\\nJob=0", True),
-        ("ActiveState=inactive", False),
-    ],
-)
-def test_systemctl_tells_whether_a_unit_is_at_work(bus: Path, systemctl: Path, printed: str, at_work: bool) -> None:
-    program(systemctl, f"printf '{printed}\\n'")
-    assert systemd.Systemd().at_work("x.service") is at_work
-
-
-def test_units_that_cannot_be_stopped_are_a_refusal(systemctl: Path) -> None:
-    program(systemctl, 'test "$*" = "stop -- a.service"')
-    systemd.Systemd().stop(["a.service"])
-    program(systemctl, "echo Job canceled. >&2; exit 1")
-    with pytest.raises(RefusedError, match=r"^a\.service, b\.service cannot be stopped: Job canceled\.$"):
-        systemd.Systemd().stop(["a.service", "b.service"])
-
-
-def test_without_a_bus_systemd_run_starts_the_transient_unit(
-    bus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "systemd-run"
-    monkeypatch.setattr(systemd, "_SYSTEMD_RUN", str(run))
-    program(run, f'printf "%s\\n" "$@" > {tmp_path}/arguments')
-    unit = systemd.TransientUnit("x.service", "Do it", ("k3s.service",), ("/bin/a", "b"), ("/bin/c",), "/run/x", 300)
-    systemd.Systemd().start(unit)
-    assert (tmp_path / "arguments").read_text().splitlines() == [
-        "--quiet",
-        "--no-block",
-        "--unit=x.service",
-        "--description=Do it",
-        "--property=Type=oneshot",
-        "--property=CollectMode=inactive-or-failed",
-        "--property=Before=k3s.service",
-        "--property=TimeoutStartSec=300",
-        "--property=ExecStopPost=/bin/c",
-        "--property=StandardOutput=append:/run/x",
-        "--",
-        "/bin/a",
-        "b",
-    ]
-    program(run, "echo Unit x.service was already loaded. >&2; exit 1")
-    with pytest.raises(RefusedError, match=r"x\.service cannot be started: .* already loaded"):
-        systemd.Systemd().start(unit)
+    assert "systemctl failed" in str(Systemd().going_down().remark)
 
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.2")
-    assert service.boot(tree.node, NoSystemd(), journal).result == "cleared"
-    assert not service.shutdown(tree.node, NoSystemd(), journal)
+    assert service.boot(tree.node, Manager(), journal).result == "cleared"
+    assert not service.shutdown(tree.node, Manager(), journal)

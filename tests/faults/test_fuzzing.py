@@ -58,7 +58,7 @@ def _marker(_tree: Tree, content: bytes) -> object:
 
 
 def _lease(_tree: Tree, content: bytes) -> object:
-    lease = leases.parse("10.52.0.2", content)
+    lease = leases.parse("10.52.0.2", content, 0.0)
     assert lease.torn == (len(content) <= 4096 and not content.strip(b"\0")), "only an empty one is torn"
     return lease
 

@@ -224,7 +224,7 @@ def test_as_many_leases_as_a_network_of_16_bits_can_have(place: Path, long: bool
     for number in range(1, most + 1):
         (tree.network / f"10.52.{number >> 8}.{number & 255}").touch()
     outcome = service.boot(tree.node, Systemd(), Kept())
-    assert (outcome.result, outcome.cleared, outcome.torn) == ("cleared", most, most)
+    assert (outcome.result, outcome.total.cleared, outcome.total.torn) == ("cleared", most, most)
     assert [path.name for path in tree.network.iterdir()] == ["lock"]
     tree.next_kernel(BootId("44444444-4444-4444-8444-444444444444"))
     assert service.boot(tree.node, Systemd(), Kept()).result == "nothing-due"

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -14,10 +15,11 @@ from conftest import Kept, Systemd, Tree
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from machine import NOBODY, SETUID, Machine
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover, restore
-from cni_lease_reset.core.errors import BusyError, CniLeaseResetError, RefusedError
+from cni_lease_reset.core.errors import BusyError, CniLeaseResetError
 from cni_lease_reset.core.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
 from cni_lease_reset.edges.lock import only_one
 
@@ -31,6 +33,14 @@ POOL: Final = 30  # addresses of each family and network
 _CHANGING: Final = ("rename", "unlink", "mkdir", "rmdir", "fsync")
 
 steps = 0
+
+
+class Kind(Enum):
+    """How a living pod is known."""
+
+    SHIM = "by its shim"
+    ADDRESS = "by its address alone"
+    STARTING = "by the plugin at work"
 
 
 class CrashError(BaseException):
@@ -71,7 +81,9 @@ class NodeLife(RuleBasedStateMachine):
         super().__init__()
         self.tree = Tree(Path(mkdtemp(prefix="f", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)))
         self.kernel = 0
+        self.machine = Machine(self.tree.root)
         self.serial = 0  # of pods
+        self.impostors = 0  # that run now
         self.pods: dict[int, tuple[str, str, int]] = {}  # those that live: network, address, inode
         self.known: set[int] = set()  # the inodes of all leases that must be somewhere
         self.up = False  # the container runtime
@@ -110,7 +122,9 @@ class NodeLife(RuleBasedStateMachine):
         self.up = self.ran = self.completed = False
         for number in self.pods:
             shutil.rmtree(self.tree.root / f"proc/{1000 + number}")
-        self.pods = {}
+        for number in range(self.impostors):
+            shutil.rmtree(self.tree.root / f"proc/{100_001 + number}")
+        self.pods, self.impostors = {}, 0
 
     def _configure(self) -> None:
         limit = "null" if self.limit is None else self.limit
@@ -127,8 +141,13 @@ class NodeLife(RuleBasedStateMachine):
         self.up = True
 
     @precondition(lambda self: self.up)
-    @rule(network=st.sampled_from(NETWORKS), inet6=st.booleans(), count=st.integers(1, 6))
-    def pods_start(self, network: str, inet6: bool, count: int) -> None:
+    @rule(
+        network=st.sampled_from(NETWORKS),
+        inet6=st.booleans(),
+        count=st.integers(1, 6),
+        kind=st.sampled_from(list(Kind)),
+    )
+    def pods_start(self, network: str, inet6: bool, count: int, kind: Kind) -> None:
         for _ in range(count):
             used = {address for name, address in self._live().values() if name == network}
             pool = (f"fd00:52::{n:x}" if inet6 else f"10.52.0.{n}" for n in range(2, 2 + POOL))
@@ -139,12 +158,27 @@ class NodeLife(RuleBasedStateMachine):
             sandbox = f"{self.serial:064x}"
             path = self.tree.lease(address, f"{sandbox}\r\neth0", network)
             (self.tree.data / network / "lock").touch()
-            process = self.tree.root / f"proc/{1000 + self.serial}"
-            process.mkdir()
-            command = ("/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", sandbox, "")
-            (process / "cmdline").write_text("\0".join(command))
+            self._process(kind, 1000 + self.serial, sandbox, address)
             self.pods[self.serial] = (network, address, path.stat().st_ino)
             self.known.add(path.stat().st_ino)
+
+    def _process(self, kind: Kind, pid: int, sandbox: str, address: str) -> None:
+        """What says that a pod lives; one that is being started has neither address nor shim."""
+        match kind:
+            case Kind.SHIM:
+                self.machine.process("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", sandbox, pid=pid)
+            case Kind.ADDRESS:
+                self.machine.addresses(self.machine.process("pause", pid=pid, user=NOBODY), address)
+            case Kind.STARTING:
+                self.machine.process("/opt/cni/bin/bridge", environment=[f"CNI_CONTAINERID={sandbox}"], pid=pid)
+
+    @rule(data=st.data(), user=st.sampled_from([NOBODY, SETUID]))
+    def somebody_calls_himself_a_shim(self, data: st.DataObject, user: tuple[int, ...]) -> None:
+        """With the id of a pod that may be dead: it keeps no lease, and refuses nothing."""
+        sandbox = f"{data.draw(st.integers(1, max(1, self.serial))):064x}"
+        self.impostors += 1
+        shim = ("containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", sandbox, "-address", "/run/x/y.sock")
+        self.machine.process(*shim, user=user, pid=100_000 + self.impostors, environment=[f"CNI_CONTAINERID={sandbox}"])
 
     @precondition(lambda self: self.pods)
     @rule(data=st.data(), forgotten=st.booleans())
@@ -162,7 +196,7 @@ class NodeLife(RuleBasedStateMachine):
     def the_power_is_cut(self, torn: int) -> None:
         live = self._live()
         for inode in sorted(live)[len(live) - torn if torn <= len(live) else 0 :]:
-            os.truncate(self.tree.data / "/".join(live[inode]), 0)
+            self.tree.lease(live[inode][1], "", live[inode][0])
         self._next_kernel()
 
     @rule(crash=st.none() | st.integers(0, 8))
@@ -221,10 +255,16 @@ class NodeLife(RuleBasedStateMachine):
     def _only_old_resets_go(self, before: dict[str, set[int]]) -> None:
         after = self._aside()
         seen = set(self._live()).union(*after.values())
-        newest = sorted(before.keys() | after.keys(), key=lambda name: int(name.partition("-")[0]))[-self.keep :]
-        old = set().union(*(leases for name, leases in before.items() if name not in newest))
+        old = set().union(*(leases for name, leases in before.items() if name not in self._kept({*before, *after})))
         assert self.known - seen <= old, "only what keep_resets lets go may vanish"
         self.known &= seen
+
+    def _kept(self, resets: set[str]) -> set[str]:
+        """Of the newest boots that made any, the first one and the newest twenty."""
+        in_order = sorted(resets, key=lambda name: int(name.partition("-")[0]))
+        boots = list(dict.fromkeys(name[-8:] for name in reversed(in_order)))[: self.keep]
+        of_each = [[name for name in in_order if name.endswith(boot)] for boot in boots]
+        return {name for of_one in of_each for name in (of_one[0], *of_one[-20:])}
 
     def _enough_is_free(self, verdict: Verdict) -> None:
         if self.clear_when is ClearWhen.NEVER:
@@ -308,16 +348,28 @@ class NodeLife(RuleBasedStateMachine):
         self._configure()
 
     @precondition(lambda self: self.valid)
-    @rule()
-    def it_is_recovered(self) -> None:
+    @rule(unattended=st.booleans())
+    def it_is_recovered(self, unattended: bool) -> None:
         marker = reading(self.tree)
-        self.up = False  # recover stops the runtime; its pods live on
-        recover.work(self.tree.node, self._systemd(), Kept(), lambda _line: None)
+        crowded = {name for name in NETWORKS[:2] if self._is_crowded(name)} if unattended else {*NETWORKS[:2]}
+        before, resets = self._live(), self._aside()
+        assert recover.work(self.tree.node, Kept(), lambda _line: None, crowded=unattended) is None
         owned = {inode for _, _, inode in self.pods.values()}
-        left = {inode for inode, each in self._live().items() if each[0] in NETWORKS[:2]}
+        addresses = {address for _, address, _ in self.pods.values()}  # in whichever network
+        after = self._live()
+        left = {inode for inode, each in after.items() if each[0] in crowded and each[1] not in addresses}
         assert left <= owned, "what nobody alive owns is set aside"
+        others = {inode for inode, each in before.items() if each[0] not in crowded}
+        assert others <= after.keys(), "no other network is touched"
         assert reading(self.tree) == marker
-        self.up = True
+        self._only_old_resets_go(resets)
+
+    def _is_crowded(self, network: str) -> bool:
+        directory = self.tree.data / network
+        names = [address for name, address in self._live().values() if name == network]
+        whole = [each for each in names if (directory / each).stat().st_size]
+        most = max(sum(":" in each for each in whole), sum(":" not in each for each in whole))
+        return self.limit is not None and most > self.limit
 
     @precondition(lambda self: self.valid)
     @rule(data=st.data())
@@ -326,9 +378,7 @@ class NodeLife(RuleBasedStateMachine):
         if not resets:
             return
         try:
-            restore.restore(self.tree.node, self._systemd(), Kept(), data.draw(st.sampled_from(sorted(resets))))
-        except RefusedError:
-            assert self.up or self.pods
+            restore.restore(self.tree.node, Kept(), data.draw(st.sampled_from(sorted(resets))))
         except CniLeaseResetError as error:
             raise AssertionError from error
 

@@ -20,7 +20,15 @@ BOOT, RECOVER = ("boot",), ("recover", "--yes")
 
 
 def command(tree: Tree, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-B", "-m", "cni_lease_reset", "--root", str(tree.root), *arguments)
+    """The program, but for its patience with host-local's lock."""
+    code = (
+        "import sys\n"
+        "from cni_lease_reset.edges import setaside\n"
+        "setaside.PATIENCE = 0.2\n"
+        "from cni_lease_reset.cli import main\n"
+        f"sys.exit(main({['--root', str(tree.root), *arguments]!r}))\n"
+    )
+    return (sys.executable, "-B", "-c", code)
 
 
 @contextmanager
@@ -69,7 +77,8 @@ def test_while_one_of_ours_works_another_is_refused(
         done = subprocess.run(command(tree, *second), cwd=TOP, text=True, capture_output=True, check=False)
         assert done.returncode == 75, done.stderr
         assert done.stderr.count("\n") <= 2
-        assert "another cni-lease-reset is at work" in done.stderr.lower()
+        ours = "another cni-lease-reset is at work" in done.stderr.lower()
+        assert ours or (second == RECOVER and "another process holds host-local's lock" in done.stderr)
     assert live(tree) == {}
     assert list(aside(tree).values()) == [before]
     figures.add(report.PAIRS)
@@ -94,8 +103,12 @@ def test_of_two_that_start_together_each_ends_well_and_no_lease_is_lost(
             for verb in (BOOT, (BOOT, RECOVER)[number % 2])
         ]
         said = [process.communicate()[1] for process in both]
-        assert {process.returncode for process in both} <= {0, 75}, said
-        assert 0 in {process.returncode for process in both}, said
+        statuses = {process.returncode for process in both}
+        if statuses == {74, 75}:  # boot had our lock and recover host-local's: both say so, and nothing is changed
+            assert (live(tree), aside(tree)) == (before, {}), said
+            continue
+        assert statuses <= {0, 74, 75}, said
+        assert 0 in statuses, said
         assert live(tree) == {}, said
         assert [lease for leases in aside(tree).values() for lease in leases.items()] == unordered(before, tree)
     figures.add(report.PAIRS, rounds)
@@ -119,6 +132,7 @@ def test_beside_a_storm_of_adds_and_dels_no_address_is_given_twice(
     plugin = HostLocal(tree)
     for number in range(30):
         plugin.add(f"old{number}")
+    tree.age()
     given: dict[str, str] = {}  # by container: those that were added after the lock was taken
     adds = 40 if long else 8
 

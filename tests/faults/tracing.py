@@ -32,6 +32,7 @@ class Run(NamedTuple):
     """What came of running the program."""
 
     status: int  # as `subprocess` tells it: -9 where it was killed
+    stdout: str
     stderr: str
     calls: tuple[Call, ...]  # those on the tree, in order
     hit: tuple[Call, ...]  # those that strace tampered with
@@ -69,7 +70,7 @@ def _run(tree: Tree, arguments: tuple[str, ...], *options: str) -> Run:
     )
     lines = log.read_text(errors="backslashreplace").splitlines()
     log.unlink()
-    return Run(done.returncode, done.stderr, *_calls(lines, str(tree.root)), tuple(lines))
+    return Run(done.returncode, done.stdout, done.stderr, *_calls(lines, str(tree.root)), tuple(lines))
 
 
 def _calls(lines: list[str], root: str) -> tuple[tuple[Call, ...], tuple[Call, ...]]:

@@ -119,6 +119,8 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.timer
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.service
+-rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
@@ -264,35 +266,36 @@ def test_the_environment_decides_nothing(machine: Tree) -> None:
     assert told == f"cni-lease-reset {__version__}\n"
 
 
-def test_systemd_takes_the_installed_unit_and_finds_its_manual(machine: Tree) -> None:
-    assert answer(machine, "systemd-analyze verify cni-lease-reset.service") == ""
+def test_systemd_takes_the_installed_units_and_finds_their_manual(machine: Tree) -> None:
+    assert answer(machine, "systemd-analyze verify /usr/lib/systemd/system/cni-lease-reset*") == ""
 
 
-def test_installing_enables_the_unit_and_starts_nothing(machine: Tree) -> None:
+def test_installing_enables_the_boot_unit_and_starts_nothing(machine: Tree) -> None:
     told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
     assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
 
 
-UNITS = ("cni-lease-reset.service", "cni-lease-reset-metrics.timer")
+TIMERS = ("cni-lease-reset-metrics.timer", "cni-lease-reset-recover.timer")
+UNITS = ("cni-lease-reset.service", *TIMERS)
 
 
-def test_the_metrics_are_installed_and_left_to_the_operator(machine: Tree) -> None:
+@pytest.mark.parametrize("timer", TIMERS)
+def test_what_a_timer_runs_is_installed_and_left_to_the_operator(machine: Tree, timer: str) -> None:
     told = answer(
         machine,
-        "systemctl is-enabled cni-lease-reset-metrics.timer || :",
-        "systemctl is-enabled cni-lease-reset-metrics.service || :",  # static: nothing but its timer starts it
+        f"systemctl is-enabled {timer} || :",
+        f"systemctl is-enabled {timer.replace('.timer', '.service')} || :",  # static: nothing but its timer starts it
         "systemctl preset-all 2>/dev/null",  # as a first boot does; where no preset names a unit, Debian's enables it
-        "systemctl is-enabled cni-lease-reset-metrics.timer || :",
-        "systemd-analyze verify cni-lease-reset-metrics.timer 2>&1 | grep cni-lease-reset || :",
-        "systemctl --quiet enable cni-lease-reset-metrics.timer 2>/dev/null",
-        "systemctl is-enabled cni-lease-reset-metrics.timer",
+        f"systemctl is-enabled {timer} || :",
+        f"systemctl --quiet enable {timer} 2>/dev/null",
+        f"systemctl is-enabled {timer}",
     )
     assert told.splitlines() == ["disabled", "static", "disabled", "enabled"]
 
 
-def test_removing_disables_both_units(machine: Tree, package: Path) -> None:
+def test_removing_disables_all_units(machine: Tree, package: Path) -> None:
     wanted = "find /etc/systemd -name 'cni-lease-reset*' | sort"
-    enable = "systemctl --quiet enable cni-lease-reset-metrics.timer 2>/dev/null"
+    enable = f"systemctl --quiet enable {' '.join(TIMERS)} 2>/dev/null"
     told = answer(machine, enable, wanted, "echo --", "rpm --erase --nodeps cni-lease-reset 2>/dev/null", wanted)
     enabled, left = told.split("--\n")
     assert sorted(path.rpartition("/")[2] for path in enabled.split()) == sorted(UNITS)
@@ -386,17 +389,24 @@ def standing_in(machine: Tree, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("unit", "at_work"),
-    [("x.service=activating", True), ("x.service=failed", False), ("y.service#7", False), ("x.service#17", True)],
+    ("unit", "told"),
+    [
+        ("x.service=activating", ("activating", True, False)),
+        ("x.service=failed", ("failed", True, False)),
+        ("x.service@17", ("inactive", True, True)),
+        ("y.service=active", ("inactive", False, False)),
+    ],
 )
-def test_without_pystemd_systemctl_tells_whether_a_unit_is_at_work(machine: Tree, unit: str, at_work: bool) -> None:
+def test_without_pystemd_systemctl_tells_whether_a_unit_is_up_or_was(
+    machine: Tree, unit: str, told: tuple[str, bool, bool]
+) -> None:
     code = (
         "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
-        "print(Systemd().at_work('x.service'))"
+        "print(Systemd().runtime(['x.service']).value.units[0][:3])"
     )
     away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
-    told = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
-    assert told == f"{at_work}\n"
+    said = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
+    assert said == f"{told}\n"
 
 
 @pytest.mark.parametrize("system_state", ["running", "stopping"])

@@ -1,12 +1,18 @@
 """Whatever is broken, RKE2 starts in time, the journal says why, nothing is lost, and a mended boot makes up for it."""
 
+import re
+
 from node import CONFIG, PATIENCE, RKE2, UNIT, Node
+
+from cni_lease_reset.edges.systemd import SECONDS
 
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/lab.conf"
 WRITABLE, READ_ONLY = "lab.cni_disk=rw", "lab.cni_disk=ro"
 PODS = "lab.pods=3"
 # Guest seconds between our start and RKE2's. 20 s TimeoutStartSec, 30 s until the kill, and an emulated processor.
 BOUND = 90
+# What we do without D-Bus. An emulated processor on a busy machine may be too slow for systemctl, too; that is told.
+INSTEAD = f"(?:asked systemctl instead|systemctl did not answer within {SECONDS:.0f} s; relying on the look at proc)"
 
 SILENT_BUS = """[Unit]
 Description=A D-Bus that accepts and never answers
@@ -39,6 +45,13 @@ def _journal(node: Node) -> str:
     return node.run(f"journalctl --sync; journalctl -b --no-pager -u {UNIT}")
 
 
+def _told(pattern: str, node: Node) -> str:
+    """What our unit told the journal, in the words of a pattern."""
+    found = re.search(pattern, _journal(node))
+    assert found, f"nothing like {pattern}"
+    return found[0]
+
+
 def test_06_whatever_is_broken_rke2_starts(two_disk_node: Node) -> None:
     node = two_disk_node
     node.start(PODS, WRITABLE)
@@ -48,14 +61,14 @@ def test_06_whatever_is_broken_rke2_starts(two_disk_node: Node) -> None:
     with node.scenario("dbus.service masked"):
         _boots(node, WRITABLE, "systemd.mask=dbus.service", "systemd.mask=dbus.socket")
         _clears(node, at_least=3)
-        assert "asked systemctl instead" in _journal(node)
+        node.figure(_told(f"D-Bus [^;]*; {INSTEAD}", node))
 
     with node.scenario("D-Bus accepts and never answers"):
         node.write("/etc/systemd/system/dbus.service.d/lab.conf", SILENT_BUS)
         _boots(node, WRITABLE)
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 3, 3)
-        assert "D-Bus did not answer within 5 s; asked systemctl instead" in _journal(node)
+        node.figure(_told(f"D-Bus did not answer within {SECONDS:.0f} s; {INSTEAD}", node))
         node.nothing_lost()  # and no new pods: runc wants D-Bus, too
         node.run("rm -r /etc/systemd/system/dbus.service.d")
 

@@ -1,5 +1,6 @@
 """Living pods keep their leases, whatever is done to RKE2, to us and to systemd."""
 
+import re
 from pathlib import Path
 
 from conftest import NewNode, drive, install
@@ -7,6 +8,7 @@ from machine import Image
 from node import CONFIG, RKE2, UNIT, Node
 
 MAIN_PROCESS = f"kill -9 $(systemctl show -P MainPID {RKE2})"
+WITHOUT_CAPABILITIES = "systemd-run -q --wait -p CapabilityBoundingSet= {} cni-lease-reset boot"
 
 
 def _run_by_hand(node: Node) -> None:
@@ -16,6 +18,13 @@ def _run_by_hand(node: Node) -> None:
 def _rke2_comes_back(node: Node) -> None:
     pods = node.pods()
     assert (len(pods.alive), pods.started, pods.errors) == (8, (), ()), pods
+
+
+def _named(reason: str, what: str) -> str:
+    """The sandbox whose life is the reason."""
+    found = re.search(f"{what} ([0-9a-f]{{13}}) lives", reason)
+    assert found, reason
+    return found[1]
 
 
 def test_04_living_pods_keep_their_leases(node: Node) -> None:
@@ -53,7 +62,8 @@ def test_04_living_pods_keep_their_leases(node: Node) -> None:
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 0, 0)  # not even counted
         assert "unknown setting 'network', did you mean 'networks'?" in verdict.reason
         assert node.show(UNIT, "ActiveState") == "failed"
-        assert len(node.pods().started) == 8
+        living = [sandbox[:13] for sandbox in node.pods().started]  # until the last boot of this test
+        assert len(living) == 8
         node.run("sync")
     node.write(CONFIG, "networks: [k8s-pod-network]\n")
     with node.scenario("... mended, RKE2 restarted, our unit started by hand"), node.untouched_leases():
@@ -83,29 +93,46 @@ def test_04_living_pods_keep_their_leases(node: Node) -> None:
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
         assert f"{RKE2} is active" in verdict.reason
-    with node.scenario("... and RKE2 stopped, processes hidden"), node.untouched_leases():
+    with node.scenario("... and RKE2 stopped: it has been up"), node.untouched_leases():
         node.run(f"systemctl stop {RKE2}; rm -r /run/cni-lease-reset")
         _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
-        assert "pod sandbox" in verdict.reason  # in its cage systemd gives the unit a /proc of its own
-    with node.scenario("... and without the cage, as root without capabilities"), node.untouched_leases():
+        assert f"{RKE2} has been up since this kernel started" in verdict.reason
+    # Where the runtime has a name that nobody told us, the look for pods alone stands between us and them.
+    node.write(CONFIG, "networks: [k8s-pod-network]\nruntime_units: [another.service]\n")
+    with node.scenario("... RKE2 under another name, processes hidden"), node.untouched_leases():
         node.run("rm -r /run/cni-lease-reset")
-        node.run("systemd-run -q --wait -p CapabilityBoundingSet= cni-lease-reset boot")
+        _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
-        assert "hidden from us" in verdict.reason
-    with node.scenario("... and RKE2 stopped, processes visible: shims"), node.untouched_leases():
+        assert _named(verdict.reason, "(?:pod sandbox|container)") in living  # 252 gives the unit a /proc of its own
+    with node.scenario("... and without the cage, as root without capabilities"), node.untouched_leases():
+        node.run("rm -r /run/cni-lease-reset")
+        node.run(WITHOUT_CAPABILITIES.format(""))
+        verdict = node.verdict_again()
+        assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
+        assert _named(verdict.reason, "container") in living  # no shim is seen, but what containerd keeps below /run
+    with node.scenario("... and containerd's state out of sight, too"), node.untouched_leases():
+        node.run("rm -r /run/cni-lease-reset")
+        node.run(WITHOUT_CAPABILITIES.format("-p TemporaryFileSystem=/run/k3s"))
+        verdict = node.verdict_again()
+        assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
+        assert "the processes of this machine are hidden from us" in verdict.reason
+        assert "/proc is mounted with hidepid=" in verdict.reason
+    with node.scenario("... and processes visible: shims"), node.untouched_leases():
         node.run("mount -o remount,hidepid=0 /proc; rm -r /run/cni-lease-reset")
         _run_by_hand(node)
         verdict = node.verdict_again()
         assert (verdict.verdict, verdict.cleared) == ("unclean", 0)
-        assert "pod sandbox" in verdict.reason
-    with node.scenario("the boot after all that makes up for it"):
-        node.run("sync")
+        assert _named(verdict.reason, "pod sandbox") in living
+    node.write(CONFIG, "networks: [k8s-pod-network]\n")
+    with node.scenario("the boot after all that makes up for it, with /proc mounted hidepid=2,gid=1234"):
+        node.run("echo 'proc /proc proc hidepid=2,gid=1234 0 0' >>/etc/fstab; sync")
         node.power_cut()
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 16, 16)
+        assert "hidepid=" in node.run("findmnt -no OPTIONS /proc"), "it was not mounted so"
         node.nothing_lost()
         assert len(node.pods().started) == 8
 
