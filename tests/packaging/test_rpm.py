@@ -425,3 +425,18 @@ def test_without_pystemd_systemctl_answers_and_the_journal_says_so_once(
     ]
     assert [entry["CNI_LEASES_CLEARED"] for entry in entries if "CNI_VERDICT" in entry] == ["1"]
     assert f"state={'clean' if system_state == 'stopping' else 'running'}\n" in machine.marker()
+
+
+def test_a_run_leaves_no_byte_code_that_no_package_owns(machine: Tree) -> None:
+    """After an update of Python the package's own is of the old one; the next upgrade would leave the new one behind."""
+    ours = "/usr/lib/cni-lease-reset"
+    left = answer(
+        machine,
+        f"find {ours} -name '*.pyc' -delete",
+        "cni-lease-reset config >/dev/null",
+        "cni-lease-reset status >/dev/null",
+        f"find {ours} -name '*.pyc'",
+        f"/usr/bin/python3 -c 'import sys; sys.path[:0] = [\"{ours}\"]; import cni_lease_reset.cli'",  # the control
+        f"find {ours} -name '*.pyc' | grep -c /cli",
+    )
+    assert left == "1\n"
