@@ -115,7 +115,9 @@ class Network(NamedTuple):
     @property
     def unread(self) -> tuple[Stuck, ...]:
         """Those that cannot be read, and why: they may be torn."""
-        return tuple(Stuck(self.name, name, f"unreadable, {why}") for name, why, _ in self.files if isinstance(why, str))
+        return tuple(
+            Stuck(self.name, name, f"unreadable, {why}") for name, why, _ in self.files if isinstance(why, str)
+        )
 
 
 class Lease(NamedTuple):

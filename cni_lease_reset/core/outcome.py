@@ -69,8 +69,8 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
         return Result.CLEARED, ""
     # Of a network that is none nobody knows what is in it.
     maybe = draw_up(verdict, tuple(Network(each.network, inet=1) for each in found.troubles), settings)
-    if skipped := [printable(each.network) for each in (*maybe, *reset.troubles)]:
-        return Result.NOTHING_DUE, f"{', '.join(skipped)} due and skipped"
+    if due := [*(step.network for step in maybe), *(trouble.network for trouble in reset.troubles)]:
+        return Result.NOTHING_DUE, f"{', '.join(map(printable, due))} due and skipped"
     if verdict is Verdict.SAME_BOOT:
         return Result.NOTHING_DUE, "only the first run under a kernel sets leases aside"
     if not any(network.leases for network in found.networks):
@@ -88,18 +88,19 @@ def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
 
 
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
-    skipped = [
-        Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
-        for each in (*found.troubles, *reset.troubles)
-        if not each.again
-    ]
+    passed_over = [skipped(each) for each in (*found.troubles, *reset.troubles) if not each.again]
     text = "Network {} holds {} leases, and no setting names it."
     crowded = [
         Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases))
         for each in found.unlisted
         if is_crowded(each, settings.max_kept_leases)
     ]
-    return (*of_stuck(reset.stuck), *skipped, *crowded)
+    return (*of_stuck(reset.stuck), *passed_over, *crowded)
+
+
+def skipped(trouble: Trouble) -> Remark:
+    """Name a network in whose place, or its lock's, is something else."""
+    return Remark(About.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
 
 
 def of_stuck(stuck: tuple[Stuck, ...]) -> tuple[Remark, ...]:

@@ -22,7 +22,7 @@ _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lea
 
 
 class Hold(ExitStack):
-    """host-local's own locks, each taken before its network is read, and held to the end of a ``with``: no ADD slips in.
+    """host-local's own locks, each taken before its network is read, and held to the end of a ``with``.
 
     A lock is waited for ``patience`` seconds; a rehearsal only sees whether it can be had. With ``create`` missing
     networks are made.
@@ -115,7 +115,7 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | str, float]]:
             yield name, *durable.content(network, name, _LIMIT + 1)
         except OSError as error:
             if error.errno in OF_ONE_LEASE:
-                yield name, error.strerror, 0.0
+                yield name, str(error.strerror), 0.0
             elif error.errno != errno.ENOENT:
                 raise
 

@@ -81,7 +81,7 @@ def _move(name: str, going: list[str], source: int, target: int | None) -> Moved
         except OSError as error:
             if error.errno not in leases.OF_ONE_LEASE:
                 return Moved(moved, tuple(stuck), describe(error))
-            stuck.append(Stuck(name, lease, error.strerror))
+            stuck.append(Stuck(name, lease, str(error.strerror)))
     if len(stuck) > 1 and not moved:
         return Moved(trouble=f"all {len(stuck)} leases stay: {stuck[-1].why}")
     return Moved(moved, tuple(stuck))

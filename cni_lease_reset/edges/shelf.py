@@ -4,8 +4,8 @@ import errno
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from ..core.errors import describe
@@ -29,7 +29,7 @@ class Shelf:
         self.remarks: tuple[Remark, ...] = ()
 
     def folder(self, network: str, stack: ExitStack) -> int | None:
-        """Make the folder for a network's leases and return its descriptor, closed with the stack; in a rehearsal none."""
+        """Make a network's folder and return its descriptor, closed with the stack; none in a rehearsal."""
         if self.node.rehearsal:
             self.name = "a new reset"  # its number and time are made with it
             return None
@@ -88,14 +88,13 @@ def prune(node: Node, config: Config) -> tuple[Remark, ...]:
     must not cost older evidence. What cannot be removed is passed over, and told.
     """
     failed: list[OSError] = []
-    try:
-        with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-            kept = [each for each in resets(above) if not discard(above, each, failed)]
-            budget = MOST_REMOVED
-            for reset in outdated(kept, config.keep_resets):
-                budget = _remove(above, reset, budget, failed)
-    except OSError as error:
-        failed.append(error)
+    if node.rehearsal:
+        return ()
+    with _noted(failed), durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+        kept = [each for each in resets(above) if not discard(above, each, failed)]
+        budget = MOST_REMOVED
+        for reset in outdated(kept, config.keep_resets):
+            budget = _remove(above, reset, budget, failed)
     return of_failed(failed)
 
 
@@ -131,17 +130,18 @@ def _remove(parent: int, name: str, budget: int, failed: list[OSError]) -> int:
                 with _noted(failed):
                     os.unlink(entry, dir_fd=directory)
                     budget -= 1
-    _remove_empty(name, parent, failed)
+        os.rmdir(name, dir_fd=parent)
     return budget
 
 
 @contextmanager
 def _noted(failed: list[OSError]) -> Iterator[None]:
-    """Go on past what fails."""
+    """Go on past what fails; a directory that is not empty is no failure."""
     try:
         yield
     except OSError as error:
-        failed.append(error)
+        if error.errno != errno.ENOTEMPTY:
+            failed.append(error)
 
 
 def folders(directory: int) -> list[str]:
@@ -154,18 +154,11 @@ def discard(above: int, reset: str, failed: list[OSError]) -> bool:
     """Remove a reset if no lease is left in it, and return whether that is so; what somebody else put there stays."""
     with _noted(failed), durable.opened(above, reset) as directory:
         for folder in folders(directory):
-            _remove_empty(folder, directory, failed)
+            with _noted(failed):
+                os.rmdir(folder, dir_fd=directory)
         if folders(directory):
             return False
         if os.listdir(directory) == [_REASON]:
             os.unlink(_REASON, dir_fd=directory)
-    _remove_empty(reset, above, failed)
-    return True
-
-
-def _remove_empty(name: str, parent: int, failed: list[OSError]) -> None:
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            failed.append(error)
+        os.rmdir(reset, dir_fd=above)
+    return True  # or nobody can tell: it counts for nothing

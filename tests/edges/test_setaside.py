@@ -183,7 +183,12 @@ def test_many_that_stay_are_one_warning_of_bounded_length(
     tree.mark("running")
     for number in range(2, 62):
         tree.lease(f"10.52.0.{number}")
-    failing("rename", monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52.") and arguments[0] != "10.52.0.7", code)
+    failing(
+        "rename",
+        monkeypatch,
+        lambda arguments: str(arguments[0]).startswith("10.52.") and arguments[0] != "10.52.0.7",
+        code,
+    )
     outcome = boot(tree, journal)
     assert (outcome.result, outcome.total.cleared, outcome.total.kept) == ("cleared", 1, 59)
     [stuck] = [entry for entry in journal.entries if entry.message_id == MessageId.LEASE_STUCK]
@@ -275,9 +280,7 @@ def frozen() -> Iterator[Callable[[Path], None]]:
         subprocess.run(["chattr", "-i", path], check=True)
 
 
-def test_a_lease_that_is_immutable_stays_and_the_boot_is_done(
-    tree: Tree, frozen: Callable[[Path], None]
-) -> None:
+def test_a_lease_that_is_immutable_stays_and_the_boot_is_done(tree: Tree, frozen: Callable[[Path], None]) -> None:
     tree.mark("running")
     for number in range(7, 68):
         tree.lease(f"10.52.0.{number}")
