@@ -12,6 +12,7 @@ from programs import command
 
 from cni_lease_reset import cli
 from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import lock
 from cni_lease_reset.edges.node import Node
 
 PROGRAM = "/usr/bin/cni-lease-reset"
@@ -206,3 +207,26 @@ def test_no_configuration_silences_the_metrics(tree: Tree, way: str) -> None:
     assert 'cni_lease_reset_boot_result{result="misconfigured"} 1\n' in text
     assert 'cni_lease_reset_leases{network="k8s-pod-network",family="ipv4"} 1\n' in text
     assert re.search(r"^cni_lease_reset_attention_needed [1-9]", text, re.MULTILINE)
+
+
+def seconds(unit: Path, name: str) -> float:
+    """A time that a unit gives."""
+    [value] = settings(unit)[name]
+    number, scale = re.fullmatch(r"(\d+)(s|min)", value).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "min": 60}[scale]
+
+
+def test_what_we_wait_for_adds_up_to_less_than_the_units_allow() -> None:
+    assert seconds(UNIT, "TimeoutStartSec") > lock.OURS + 2 * lock.SYSTEMD + lock.WHO_LIVES
+    assert 2 * lock.OF_SYSTEMD < lock.SHUTDOWN < seconds(UNIT, "TimeoutStopSec")
+    a_network = lock.HOST_LOCAL + lock.WHO_LIVES
+    assert 5 * a_network < seconds(RECOVER, "TimeoutStartSec")
+
+
+def test_the_unit_and_the_readme_say_how_long_a_hanging_disk_may_hold_up_rke2() -> None:
+    start, stop = seconds(UNIT, "TimeoutStartSec"), seconds(UNIT, "TimeoutStopSec")
+    ours = lock.OURS + 2 * lock.SYSTEMD + lock.WHO_LIVES
+    for path in (UNIT, TOP / "README.md"):
+        text = " ".join(path.read_text().replace("\n#", "").split())
+        assert {f"{start + 4 * stop:.0f} s", f"{2 * start + 4 * stop:.0f} s"} <= set(re.findall(r"\d+ s\b", text))
+    assert f"those of boot add up to {ours:.0f} s, those of shutdown to {lock.SHUTDOWN:.0f} s" in UNIT.read_text()
