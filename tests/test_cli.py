@@ -15,6 +15,7 @@ from conftest import OTHER, THIS, Kept, Systemd, Tree, failing
 from programs import as_nobody
 
 from cni_lease_reset import cli, service
+from cni_lease_reset.edges import lock
 
 
 def run(tree: Tree, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -108,14 +109,23 @@ def test_a_stream_that_takes_nothing_is_not_tried_again(tree: Tree, monkeypatch:
     assert sys.stdout is None
 
 
-def test_a_second_program_ends_in_75(tree: Tree) -> None:
+def test_a_second_program_ends_in_75(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import fcntl
+
+    monkeypatch.setattr(lock, "SHUTDOWN", 0)
 
     tree.mark("running")
     fd = os.open(tree.state, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     booted = run(tree, "boot")
+    tree.mark("running", THIS)
+    assert cli.main(["--root", str(tree.root), "shutdown", "--force"]) == 75
     os.close(fd)
+    assert capsys.readouterr().err == (
+        "cni-lease-reset: Not marked as clean: another cni-lease-reset is at work, try again.\n"
+    )
     assert booted.returncode == 75
     said = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it.\n"
     assert booted.stderr == f"cni-lease-reset: {said}"

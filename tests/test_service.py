@@ -270,6 +270,21 @@ def test_a_newer_lease_disproves_a_clean_mark(
     assert journal.entries[-1].message.startswith("Disproved clean mark: 2 leases set aside as ")
 
 
+def test_a_lease_of_no_time_at_all_disproves_it_too(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No calendar goes that far, and no file system of the tests: what a file can say is a number of 64 bits."""
+    tree.mark("clean")
+    tree.lease("10.52.0.2")
+    real = durable.content
+
+    def far(parent: int, name: str, limit: int) -> tuple[bytes, float]:
+        return real(parent, name, limit)[0], 2.0**62
+
+    monkeypatch.setattr(durable, "content", far)
+    monkeypatch.setattr(durable, "read", real)
+    outcome = boot(tree, journal)
+    assert "written at no time that a calendar knows, is newer than" in outcome.judgement.why
+
+
 def test_a_lease_that_no_setting_names_disproves_nothing(tree: Tree, journal: Kept) -> None:
     tree.mark("clean")
     os.utime(tree.state / "marker", (1, 1))

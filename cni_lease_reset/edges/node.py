@@ -50,7 +50,7 @@ def utc(seconds: float | None = None) -> str:
     try:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
-        return "no time at all"  # no calendar goes that far
+        return "at no time that a calendar knows"
 
 
 def set_aside_directory(data_dir: str) -> str:
