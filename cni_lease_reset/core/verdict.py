@@ -38,8 +38,8 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: Newest
             return Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", previous)
         case NoMarker():
             # Or removed on purpose. A clean shutdown cannot be proven.
-            unproven = "this is the first boot, or the last one could not do what was due or mark its end"
-            return Judgement(Verdict.UNKNOWN, f"there is no marker: {unproven}, which its journal tells")
+            cause = "a first boot, or the last one could not do what was due or mark its end (its journal says which)"
+            return Judgement(Verdict.UNKNOWN, f"there is no marker: {cause}")
         case DamagedMarker(why=why):
             # Somebody else wrote it, or the disk lied: the same.
             return Judgement(Verdict.DAMAGED, f"the marker cannot be believed: {why}")
