@@ -89,10 +89,8 @@ def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
 
 def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    ordered = systemd.ordered_before(UNIT)
-    for unit in config.runtime_units:
-        if ordered is not None and unit not in ordered:
-            yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
+    for unit in systemd.unordered(config.runtime_units):
+        yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
     lost = mounts.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
