@@ -136,7 +136,15 @@ def _where(error: BaseException) -> str:
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     if force and node.is_this_machine:
         raise UsageError("--force needs --root: on this machine systemd knows whether the system goes down")
-    service.shutdown(node, manager, Journal(node), force=force)
+    journal = Journal(node)
+    try:
+        service.shutdown(node, manager, journal, force=force)
+    except CniLeaseResetError as error:
+        journal.send(events.of_shutdown(marked=False, why=str(error)))
+        return error.status
+    except OSError as error:
+        journal.send(events.of_shutdown(marked=False, why=describe(error)))
+        return os.EX_IOERR
     return os.EX_OK
 
 

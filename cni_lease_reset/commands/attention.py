@@ -10,15 +10,12 @@ from ..core.model import (
     BootId,
     ClearWhen,
     Config,
-    DamagedMarker,
     Marker,
     Network,
-    NoMarker,
     Outcome,
     Reading,
     Result,
     State,
-    Verdict,
 )
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
@@ -27,6 +24,7 @@ from . import mounts, rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
+_START = f"systemctl start {UNIT}"
 _LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
@@ -38,23 +36,16 @@ _UNDONE = {
 
 def pending(boot_id: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config) -> str | None:
     """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
-    if config.clear_when is ClearWhen.NEVER:
+    if reading is None or boot_id is None or config.clear_when is ClearWhen.NEVER:
+        return None
+    if isinstance(reading, Marker) and (reading.boot_id == boot_id or reading.state is State.CLEAN):
         return None
     if outcome is not None and outcome.result in _UNDONE:
-        if (outcome.judgement.verdict, outcome.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
-            return None  # the mark is used up; whether anything was due nobody looked
         undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
         return f"{undone}. {_UNDONE[outcome.result]}"
-    match reading:
-        case NoMarker():
-            unproven = "there is no marker"
-        case DamagedMarker(why=why):
-            unproven = f"the marker is damaged ({why})"
-        case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
-            unproven = "the marker is still that of an earlier boot, which had no clean end"
-        case _:
-            return None
-    return f"{unproven}. {_UNDONE[Result.REFUSED]}"
+    if outcome is None:
+        return f"this boot was not judged. {_UNDONE[Result.REFUSED]}"
+    return f"nothing marks the end of this boot. To have it marked (pods do not notice): {_START}"
 
 
 def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
@@ -67,6 +58,13 @@ def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
         yield f"A reset is pending for the next boot: {due}"
     elif outcome is not None and outcome.result is Result.MISCONFIGURED:
         yield f"The configuration cannot be used: {printable(outcome.why)}. {_UNDONE[Result.MISCONFIGURED]}"
+
+
+def of_mark(boot_id: BootId | None, reading: Reading | None, systemd: Manager) -> Iterator[str]:
+    """A mark of this boot that says clean while it goes on: a cancelled shutdown, or a soft-reboot."""
+    clean = isinstance(reading, Marker) and reading.state is State.CLEAN and reading.boot_id == boot_id
+    if clean and systemd.going_down().value is False:
+        yield f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: {_START}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
@@ -91,10 +89,8 @@ def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
 
 def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    ordered = systemd.ordered_before(UNIT)
-    for unit in config.runtime_units:
-        if ordered is not None and unit not in ordered:
-            yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
+    for unit in systemd.unordered(config.runtime_units):
+        yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
     lost = mounts.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."

@@ -11,7 +11,7 @@ from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, Refus
 from ..core.fate import Fate, Living, sort_out
 from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Trouble
 from ..core.plan import is_crowded
-from ..edges import config, durable, leases, living, record, setaside, shelf
+from ..edges import config, durable, leases, living, lock, record, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
@@ -97,7 +97,7 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     seen = Sight(name)
     data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
-        with data_dir as data, leases.Hold(node, patience=setaside.PATIENCE) as hold:
+        with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
             if isinstance(network, Trouble):
                 return seen._replace(wrong=InputOutputError(network.why))

@@ -71,7 +71,7 @@ def gather(node: Node, systemd: Manager) -> Report:
     noted = record.read(node)
     outcome = record.judged(noted, boot_id)
     pending = attention.pending(boot_id, outcome, reading, settings)
-    wrong = [*attention.of_boot(outcome, pending)]
+    wrong = [*attention.of_boot(outcome, pending), *attention.of_mark(boot_id, reading, systemd)]
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
     wrong += attention.of_unlisted(survey.unlisted, settings)

@@ -25,6 +25,7 @@ class Marker(NamedTuple):
     state: State
     boot_id: BootId
     since: str  # UTC, for people; no decision looks at it
+    written: float = 0.0  # the file's own time, in seconds since 1970: a newer lease disproves a clean mark
 
 
 class NoMarker(NamedTuple):
@@ -57,6 +58,18 @@ class Judgement(NamedTuple):
     verdict: Verdict
     why: str
     previous: BootId | None = None
+
+    @property
+    def brief(self) -> str:
+        """The verdict in two words."""
+        match self.verdict:
+            case Verdict.UNKNOWN:
+                return "no marker" if self.previous is None else "disproved clean mark"
+            case Verdict.DAMAGED:
+                return "damaged marker"
+            case Verdict.SAME_BOOT:
+                return "same boot"
+        return f"{self.verdict} shutdown"
 
 
 class ClearWhen(StrEnum):
@@ -220,6 +233,11 @@ class Outcome(NamedTuple):
     unlisted: tuple[tuple[str, int], ...] = ()  # networks that no pattern names, and their leases
     remarks: tuple[Remark, ...] = ()
     usec: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was due was done."""
+        return self.result in (Result.CLEARED, Result.NOTHING_DUE)
 
     @property
     def total(self) -> NetworkOutcome:

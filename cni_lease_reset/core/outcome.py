@@ -42,12 +42,10 @@ def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> 
     failed = [trouble for trouble in (*found.troubles, *reset.troubles) if trouble.again]
     if reset.refusal is not None:
         return Result.REFUSED, reset.refusal
-    if failed and verdict is not Verdict.SAME_BOOT:
+    if failed:
         return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
     if reset.name is not None:
         return Result.CLEARED, ""
-    if verdict is Verdict.SAME_BOOT:
-        return Result.NOTHING_DUE, "only the first run under a kernel sets leases aside"
     if not any(network.leases for network in found.networks):
         return Result.NOTHING_DUE, "no leases"
     if verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:

@@ -17,6 +17,7 @@ _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
 _NESTED: Final = object()  # a list or mapping within a value: no setting takes one, never built (it may be a YAML bomb)
 _NAME: Final = os.path.basename(CONFIG_FILE)
+_PASSING: Final = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")  # within our unit, or after a boot
 
 
 class Settings(NamedTuple):
@@ -154,6 +155,9 @@ def _data_dir(value: object) -> str:
         raise ValueError(f"must be an absolute path, not {_shown(value)}")
     if os.path.normpath(value) != value or value.startswith("//"):
         raise ValueError(f"must be written without '..', '.', '//' or a final '/', not {_shown(value)}")
+    for place in _PASSING:
+        if f"{value}/".startswith(f"{place}/"):
+            raise ValueError(f"cannot be below {place}, which our unit sees empty or a reboot empties")
     for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(value))):
         if f"{ours}/".startswith(f"{value.rstrip('/')}/") or value.startswith(f"{ours}/"):
             raise ValueError(f"must be beside our own directory {ours}, not at, above or below it")

@@ -6,14 +6,15 @@ import fnmatch
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Survey, Trouble
+from ..core.verdict import Newest
 from . import durable
-from .lock import within
-from .node import Node
+from .lock import take
+from .node import Node, utc
 
 _LOCK: Final = "lock"
 # Errors of a lease itself, damaged or protected, and not of its network.
@@ -89,6 +90,13 @@ def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
                 raise
 
 
+def newest(found: Survey) -> Newest | None:
+    """Return the lease of a configured network that was written last."""
+    dated = ((when, each.name, address) for each in found.networks for address, _, when in each.files)
+    when, network, address = max(dated, default=(0.0, "", ""))
+    return Newest(network, address, when, utc(when)) if when else None
+
+
 def inventory(network: Network) -> tuple[Lease, ...]:
     """Parse the leases of a network, in the order of their addresses."""
     found = (parse(*each) for each in network.files)
@@ -144,8 +152,7 @@ def _lock(network: int, create: int, patience: float) -> Iterator[None]:
     flags = os.O_RDONLY | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
     lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
     try:
-        with within(patience) if patience else nullcontext():
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patience else fcntl.LOCK_NB))
+        take(lock, patience)
         yield
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile

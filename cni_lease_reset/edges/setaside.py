@@ -11,13 +11,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
 from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Stuck, Trouble
-from . import durable, leases
+from . import durable, leases, lock
 from .leases import Hold
 from .node import Node
 from .shelf import Shelf
 
 BUSY: Final = "busy: another process holds host-local's lock"
-PATIENCE: Final = 10.0  # seconds for host-local's lock, where a person waits: on a full pool it is in demand
 # A link or a directory in place of a network or of its lock, put there since we looked: the same at every boot.
 _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
@@ -89,7 +88,7 @@ def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
     try:
         with ExitStack() as stack:
             data = stack.enter_context(durable.directory(config.data_dir, root=node.root, create=True))
-            network = stack.enter_context(leases.locked(data, name, create=True, patience=PATIENCE))
+            network = stack.enter_context(leases.locked(data, name, create=True, patience=lock.HOST_LOCAL))
             folder = stack.enter_context(durable.opened(reset, name))
             there = set(os.listdir(network))
             for lease in filter(leases.is_address, os.listdir(folder)):  # nothing that somebody else put there

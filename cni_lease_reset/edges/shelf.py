@@ -76,7 +76,7 @@ def listing(node: Node, config: Config) -> list[str]:
 def reason(reset: int) -> str:
     """Read why an open reset was made; nothing where a crash took it, or an older version never wrote it."""
     try:
-        return durable.read(reset, _REASON, 200).decode(errors="replace").strip()
+        return durable.read(reset, _REASON, 200)[0].decode(errors="replace").strip()
     except OSError:
         return ""
 

@@ -1,8 +1,10 @@
 """What ``status`` finds worth somebody's attention."""
 
+from collections.abc import Sequence
+
 import pytest
 from cni_config import FLANNEL, flannel
-from conftest import OTHER, THIS, Tree
+from conftest import OTHER, THIS, Systemd, Tree
 from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
@@ -24,27 +26,35 @@ from cni_lease_reset.core.model import (
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 
+NOT_JUDGED = "this boot was not judged. Reboot when it suits you, or at once: cni-lease-reset recover"
+NO_MARK = (
+    "nothing marks the end of this boot. To have it marked (pods do not notice): "
+    "systemctl start cni-lease-reset.service"
+)
 
+
+@pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize(
-    ("state", "boot_id", "why"),
+    ("state", "boot_id", "is_pending"),
     [
-        ("running", THIS, None),
-        ("clean", THIS, None),
-        ("clean", OTHER, None),
-        ("running", OTHER, "the marker is still that of an earlier boot, which had no clean end"),
-        ("odd", THIS, "the marker is damaged (it says state=odd)"),
+        ("running", THIS, False),
+        ("clean", THIS, False),
+        ("clean", OTHER, False),  # it depends on the leases
+        ("running", OTHER, True),
+        ("odd", THIS, True),
+        (None, THIS, True),
     ],
 )
-def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
-    tree.mark(state, boot_id)
-    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you, or at once: cni-lease-reset recover")
+def test_a_pending_reset_is_told(tree: Tree, state: str | None, boot_id: str, judged: bool, is_pending: bool) -> None:
+    tree.state.mkdir(parents=True)
+    if judged:
+        done(tree)
+        (tree.state / "marker").unlink()
+    if state is not None:
+        tree.mark(state, boot_id)
+    assert gathered(tree).pending == ((NO_MARK if judged else NOT_JUDGED) if is_pending else None)
     tree.config("clear_when: never\n")
     assert gathered(tree).pending is None
-
-
-def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
-    tree.state.mkdir(parents=True, exist_ok=True)
-    assert gathered(tree).pending == "there is no marker. Reboot when it suits you, or at once: cni-lease-reset recover"
 
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
@@ -73,14 +83,26 @@ def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
 
 
-def test_after_a_clean_shutdown_a_broken_configuration_leaves_nothing_pending(tree: Tree) -> None:
+def test_a_broken_configuration_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.MISCONFIGURED, "config.yaml:1: networks: set twice")
     report = gathered(tree)
-    assert report.pending is None
-    assert report.attention == (
-        "The configuration cannot be used: config.yaml:1: networks: set twice. "
-        "Mend the configuration, try it with: cni-lease-reset config",
+    said = "this boot could not do what was due (misconfigured: config.yaml:1: networks: set twice)"
+    assert report.pending == f"{said}. Mend the configuration, try it with: cni-lease-reset config"
+    assert report.attention == (f"A reset is pending for the next boot: {report.pending}",)
+
+
+@pytest.mark.parametrize(("down", "told"), [(False, True), (True, False), (None, False)])
+def test_a_clean_mark_on_a_node_that_goes_on_needs_attention(tree: Tree, down: bool | None, told: bool) -> None:
+    """A shutdown that was cancelled after our ExecStop."""
+    done(tree)
+    tree.mark("clean", THIS)
+    said = (
+        "This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: "
+        "systemctl start cni-lease-reset.service",
     )
+    assert status.gather(tree.node, Systemd(down=down)).attention == (said if told else ())
+    tree.mark("running", THIS)
+    assert status.gather(tree.node, Systemd(down=down)).attention == ()
 
 
 def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
@@ -132,9 +154,8 @@ def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> 
 
 def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
     class Ordered(Manager):
-        def ordered_before(self, unit: str) -> tuple[str, ...]:
-            assert unit == UNIT
-            return ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
+        def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
+            return (units[3],)
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

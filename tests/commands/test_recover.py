@@ -21,14 +21,14 @@ from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.fate import Fate
 from cni_lease_reset.core.model import Config, Survey
-from cni_lease_reset.edges import durable, leases, setaside
+from cni_lease_reset.edges import durable, leases, lock
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "HOST_LOCAL", 0.05)
 
 
 @pytest.fixture
@@ -210,10 +210,10 @@ def test_a_busy_network_is_left_and_the_others_are_done(
 def test_a_network_that_is_busy_for_a_moment_is_waited_for(
     tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 10.0)
-    lock = tree.network / "lock"
-    lock.touch()
-    holder = ["flock", str(lock), "sh", "-c", "echo held; read -r _"]
+    monkeypatch.setattr(lock, "HOST_LOCAL", 10.0)
+    held = tree.network / "lock"
+    held.touch()
+    holder = ["flock", str(held), "sh", "-c", "echo held; read -r _"]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -12,7 +12,7 @@ from cni_lease_reset.core.errors import BusyError, InputOutputError, UsageError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.fate import Fate
 from cni_lease_reset.core.model import BootId
-from cni_lease_reset.edges import setaside
+from cni_lease_reset.edges import lock
 from cni_lease_reset.edges.lock import only_one
 
 
@@ -54,7 +54,7 @@ def test_a_living_pod_gets_back_its_lease_with_rke2_up(tree: Tree, reset: str, j
 def test_a_busy_network_stays_on_the_shelf_and_the_others_come_back(
     tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "HOST_LOCAL", 0.05)
     busy = "k8s-pod-network: busy: another process holds host-local's lock"
     with held_lock(tree), pytest.raises(BusyError) as error:
         restore.restore(tree.node, journal, reset)

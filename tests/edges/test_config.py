@@ -6,6 +6,7 @@ import pytest
 from conftest import TOP, Tree
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import command
 
 from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config
@@ -54,6 +55,14 @@ BOMB = "a: &a [x, x]\n" + "".join(
                 ("/x/cni-lease-reset", "/x/cni-lease-reset"),
             ]
         ),
+        *(
+            (
+                f"data_dir: {place}{below}\n",
+                f"config.yaml:1: data_dir: cannot be below {place}, which our unit sees empty or a reboot empties",
+            )
+            for place in ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")
+            for below in ("", "/networks", "/a/b/networks")
+        ),
         (
             "clear_when: sometimes\n",
             "config.yaml:1: clear_when: must be one of unclean, always, never, not 'sometimes'",
@@ -101,6 +110,21 @@ def test_whatever_is_wrong_gets_one_line(text: str, line: str) -> None:
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.status == 78
+
+
+@pytest.mark.parametrize("place", ["/home/cni", "/root/cni", "/runner", "/srv/tmp", "/var/tmpfs", "/mnt/run"])
+def test_elsewhere_a_data_dir_may_be(place: str) -> None:
+    assert config.parse(f"data_dir: {place}/networks\n".encode()).config.data_dir == f"{place}/networks"
+
+
+def test_below_a_root_it_is_as_on_a_machine(tree: Tree) -> None:
+    """The path within the tree counts, not where the tree is."""
+    tree.config("data_dir: /srv/networks\n")
+    assert config.read(tree.node).config.data_dir == "/srv/networks"
+    tree.config("data_dir: /tmp/networks\n")
+    done = command(tree.node, "boot")
+    assert done.returncode == 78
+    assert "leases kept: config.yaml:1: data_dir: cannot be below /tmp, " in done.stderr
 
 
 def test_what_is_not_utf8_is_told_with_its_line() -> None:
