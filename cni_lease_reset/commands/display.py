@@ -19,11 +19,11 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 def as_json(report: Report) -> str:
     """Write the report for programs; the names are documented in the README."""
-    noted = report.record
+    outcome = record.judged(report.record, report.boot_id)
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
-        "boot": record.as_json(noted) if isinstance(noted, Outcome) else None,
+        "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
         "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
@@ -78,6 +78,8 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
             why = f"not known: /run/cni-lease-reset/boot: {unread}"
         case _:
             why = "not judged: the record under /run is of another boot"
+            if report.boot_id is None:
+                why = "not known: whether the record under /run is of this boot"
     return (("Last boot", why),)
 
 
@@ -85,7 +87,7 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     """Show the marker, to programs and to people."""
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
-            whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
+            whose = "this boot" if boot_id == this else f"{'another ' if this else ''}boot, {boot_id[:8]}"
             return reading._asdict(), f"{state} since {since} ({whose})"
         case NoMarker():
             return {"state": "none"}, "none: the next boot cannot tell how this one ended"

@@ -13,18 +13,23 @@ _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
-    mounts = mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo"))
+    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path)
+
+
+def _lost(mounts: tuple[Mount, ...], path: str) -> str | None:
     mount = _above(mounts, path)
     if mount is None:
         return None
     if mount.kind in _MEMORY:
         return f"{mount.point} is a {mount.kind}"
-    for option in mount.options if mount.kind == "overlay" else ():
-        key, _, upper = option.partition("=")
-        below = _above(mounts, upper) if key == "upperdir" else None
-        if below is not None and below.kind in _MEMORY:
-            return f"{mount.point} is an overlay that writes to a {below.kind}"
-    return None
+    uppers = [each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")]
+    if mount.kind != "overlay" or not uppers:
+        return None
+    others = tuple(each for each in mounts if each is not mount)
+    # Once an initramfs has gone over to the real root, what it had mounted beside is in nobody's sight.
+    hidden = "no mount in sight holds that (raspi-config's is in memory)"
+    why = _lost(others, uppers[0]) if _above(others, uppers[0]) else hidden
+    return why and f"{mount.point} is an overlay that writes to {uppers[0]}, and {why}"
 
 
 def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 from ..core import events
-from ..core.errors import BusyError, InputOutputError, UsageError, printable
+from ..core.errors import BusyError, InputOutputError, RefusedError, UsageError, printable
 from ..edges import config, durable, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
@@ -13,8 +13,8 @@ from ..edges.node import Node, set_aside_directory
 def restore(node: Node, journal: Journal, reset: str) -> str:
     """Put a reset's leases back, and say what was done.
 
-    Raises :class:`UsageError` where there is no such reset, and :class:`BusyError` and :class:`InputOutputError` that
-    say how many are back where not all could be.
+    Raises :class:`UsageError` where there is no such reset, :class:`RefusedError` where it is of another ``data_dir``;
+    :class:`BusyError` and :class:`InputOutputError` say how many are back where not all could be.
     """
     settings = config.read(node).config
     known = shelf.listing(node, settings)
@@ -25,6 +25,11 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
     with only_one(node), durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
         with durable.opened(above, reset) as folder:
+            its, ours = shelf.origin(folder)[1], settings.data_dir
+            if its not in ("", ours):
+                whose = f"the leases of reset {reset} are of data_dir {printable(its, quoted=True)}"
+                now = f"the configuration now says '{ours}'; set it back for as long as restore takes"
+                raise RefusedError(f"nothing was changed: {whose}, and {now}")
             done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
         if not any(each.left or each.trouble for each in done):
             shelf.discard(above, reset)

@@ -125,9 +125,8 @@ def _on_shelf(above: int, name: str) -> OnShelf:
     except ValueError:
         made = None
     with durable.named(f"set-aside/{name}", always=True), durable.opened(above, name) as reset:
-        return OnShelf(
-            name, sum(_size(reset, each) for each in shelf.folders(reset)), made, printable(shelf.reason(reset))
-        )
+        leases = sum(_size(reset, each) for each in shelf.folders(reset))
+        return OnShelf(name, leases, made, printable(shelf.origin(reset)[0]))
 
 
 def _size(reset: int, network: str) -> int:

@@ -110,9 +110,11 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False
     if not isinstance(node, yaml.ScalarNode):
         return _NESTED
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
         raise ValueError(f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}") from error
+    # YAML 1.1 reads 0110 as 72 and 1:30 as 90, which nobody means: those stay texts, and no setting takes one.
+    return value if listed or type(value) is not int or re.fullmatch("-?(0|[1-9][0-9]*)", node.value) else node.value
 
 
 def _shown(value: object) -> str:
@@ -168,7 +170,7 @@ def _clear_when(value: object) -> ClearWhen:
 
 def _whole(value: object, least: int, other: str = "") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"must be a whole number from {least}{other}, not {_shown(value)}")
+        raise ValueError(f"must be a whole decimal number from {least}{other}, not {_shown(value)}")
     return value
 
 

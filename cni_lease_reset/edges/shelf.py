@@ -1,4 +1,4 @@
-"""The shelf: one folder a reset under set-aside/, newest number last, and why it was made beside the leases."""
+"""The shelf: one folder a reset under set-aside/, newest number last; beside its leases why it was made, of what."""
 
 import errno
 import os
@@ -15,6 +15,7 @@ from .node import Node, set_aside_directory
 
 _RESET: Final = r"[0-9]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
+_DATA_DIR: Final = "\ndata_dir="
 _OF_ONE_BOOT: Final = 20
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
@@ -48,7 +49,7 @@ class Shelf:
         try:  # to leave the reason for status; on a full disk leases can still be renamed
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(f"{name}/{_REASON}", flags, 0o644, dir_fd=above), "wb") as file:
-                file.write(f"{self._reason}\n".encode(errors="replace"))
+                file.write(f"{self._reason}{_DATA_DIR}{self.config.data_dir}\n".encode(errors="replace"))
         except OSError as error:
             text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
             self.remarks = (Remark(About.IGNORED, text),)
@@ -73,12 +74,14 @@ def listing(node: Node, config: Config) -> list[str]:
         return []
 
 
-def reason(reset: int) -> str:
-    """Read why an open reset was made; nothing where a crash took it, or an older version never wrote it."""
+def origin(reset: int) -> tuple[str, str]:
+    """Read why an open reset was made, and of which data directory; nothing where a crash or a full disk took it."""
     try:
-        return durable.read(reset, _REASON, 200).decode(errors="replace").strip()
+        text = durable.read(reset, _REASON, 1 << 16).decode(errors="replace")
     except OSError:
-        return ""
+        return "", ""
+    why, _, data_dir = text.partition(_DATA_DIR)
+    return why.strip(), data_dir.rstrip("\n")
 
 
 def prune(node: Node, config: Config) -> None:

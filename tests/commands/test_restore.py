@@ -4,11 +4,12 @@ import errno
 import os
 
 import pytest
-from conftest import Kept, Systemd, Tree, failing, held_lock
+from conftest import Kept, Systemd, Tree, everything, failing, held_lock
+from reported import gathered
 
 from cni_lease_reset import cli, service
 from cni_lease_reset.commands import recover, restore
-from cni_lease_reset.core.errors import BusyError, InputOutputError, UsageError
+from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError, UsageError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.fate import Fate
 from cni_lease_reset.core.model import BootId
@@ -126,3 +127,38 @@ def test_what_somebody_left_in_a_reset_stays_there(tree: Tree, reset: str, journ
 def test_without_any_reset_there_is_none_to_restore(tree: Tree, journal: Kept) -> None:
     with pytest.raises(UsageError, match="there is no reset 'x'"):
         restore.restore(tree.node, journal, "x")
+
+
+def test_a_reset_of_another_data_dir_is_refused(tree: Tree, reset: str, journal: Kept) -> None:
+    """The shelf is the same for each data directory beside the other."""
+    tree.config("data_dir: /var/lib/cni/elsewhere\n")
+    before = everything(tree.data) | everything(tree.state / "set-aside")
+    with pytest.raises(RefusedError) as error:
+        restore.restore(tree.node, journal, reset)
+    assert str(error.value) == (
+        f"nothing was changed: the leases of reset {reset} are of data_dir '/var/lib/cni/networks', and the "
+        "configuration now says '/var/lib/cni/elsewhere'; set it back for as long as restore takes"
+    )
+    assert (error.value.status, journal.entries) == (os.EX_TEMPFAIL, [])
+    assert everything(tree.data) | everything(tree.state / "set-aside") == before
+    assert not (tree.data.parent / "elsewhere").exists()
+    tree.config("data_dir: /var/lib/cni/networks\n")
+    assert "5 put back" in restore.restore(tree.node, journal, reset)
+
+
+@pytest.mark.parametrize(
+    "reason", ["", "unclean shutdown\n", None], ids=["lost in a crash", "an older version's", "none"]
+)
+def test_one_that_remembers_no_data_dir_goes_back(tree: Tree, reset: str, journal: Kept, reason: str | None) -> None:
+    path = tree.state / "set-aside" / reset / "reason"
+    path.unlink() if reason is None else path.write_text(reason)
+    tree.config("data_dir: /var/lib/cni/elsewhere\n")
+    assert "5 put back" in restore.restore(tree.node, journal, reset)
+
+
+def test_where_a_reset_came_from_is_no_part_of_its_reason(tree: Tree, reset: str) -> None:
+    [shown] = gathered(tree).resets
+    assert shown.reason == "unclean shutdown"
+    assert (tree.state / "set-aside" / reset / "reason").read_text() == (
+        "unclean shutdown\ndata_dir=/var/lib/cni/networks\n"
+    )

@@ -259,6 +259,22 @@ def test_status_owns_up_to_leases_that_it_cannot_read(tree: Tree, monkeypatch: p
     assert (report.stocks[0].ipv4, report.stocks[0].leaked) == (3, 1)
 
 
+@pytest.mark.parametrize("boot_id", [OTHER, ""], ids=["of another boot", "of nobody knows which"])
+def test_programs_and_people_are_told_the_same_of_a_record_that_is_not_this_boots(tree: Tree, boot_id: str) -> None:
+    done(tree)
+    assert json.loads(display.as_json(gathered(tree)))["boot"]["result"] == "nothing-due"
+    path = tree.root / "proc/sys/kernel/random/boot_id"
+    path.write_text(f"{boot_id}\n") if boot_id else path.unlink()
+    report = gathered(tree)
+    text = display.as_text(report, Screen())
+    if boot_id:
+        assert "Last boot   not judged: the record under /run is of another boot\n" in text
+    else:
+        assert "Last boot   not known: whether the record under /run is of this boot\n" in text
+        assert "(boot, 11111111)\n" in text
+    assert json.loads(display.as_json(report))["boot"] is None
+
+
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert "none: the next boot cannot tell how this one ended" in shown(tree)
     record.begin(tree.node, THIS)

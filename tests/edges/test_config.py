@@ -59,9 +59,28 @@ BOMB = "a: &a [x, x]\n" + "".join(
             "config.yaml:1: clear_when: must be one of unclean, always, never, not 'sometimes'",
         ),
         ("clear_when: yes\n", "config.yaml:1: clear_when: must be one of unclean, always, never, not true"),
-        ("max_kept_leases: true\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not true"),
-        ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
-        ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
+        (
+            "max_kept_leases: true\n",
+            "config.yaml:1: max_kept_leases: must be a whole decimal number from 0 or null, not true",
+        ),
+        (
+            "max_kept_leases: -1\n",
+            "config.yaml:1: max_kept_leases: must be a whole decimal number from 0 or null, not -1",
+        ),
+        ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole decimal number from 1, not 0"),
+        *(
+            (
+                f"{setting}: {text}\n",
+                f"config.yaml:1: {setting}: must be a whole decimal number from {least}, not {text!r}",
+            )
+            for setting, least in (("max_kept_leases", "0 or null"), ("keep_resets", "1"))
+            for text in ("0110", "1:30", "0x6E", "0b11", "1_000", "+5", "-0110", "00")
+        ),
+        (
+            'keep_resets: !!int "0110"\n',
+            "config.yaml:1: keep_resets: must be a whole decimal number from 1, not '0110'",
+        ),
+        ("networks: [0110]\n", "config.yaml:1: networks: must be a list of names"),
         *(
             (f"{setting}: {tag} {text}\n", f"config.yaml:1: {setting}: {text!r} is no {tag[2:]}")
             for setting, tag, text in [

@@ -149,9 +149,9 @@ def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, jo
 
 def test_a_reset_says_why_it_was_made(tree: Tree, reset: str) -> None:
     with durable.directory(f"/var/lib/cni/cni-lease-reset/set-aside/{reset}", root=tree.node.root) as folder:
-        assert shelf.reason(folder) == "unclean shutdown"
+        assert shelf.origin(folder) == ("unclean shutdown", "/var/lib/cni/networks")
         os.unlink("reason", dir_fd=folder)
-        assert shelf.reason(folder) == ""
+        assert shelf.origin(folder) == ("", "")
 
 
 def test_a_reason_that_cannot_be_kept_stops_no_reset(
