@@ -71,22 +71,26 @@ def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
     """Networks that come to the end of their addresses."""
-    name = printable(network.name)
     remedy = "" if not leaked else f", and {leaked} look leaked: cni-lease-reset recover --dry-run"
-    for pool in room:
-        if pool.leases * 100 >= pool.size * CROWDED:
-            family = pool.family.replace("ip", "IP")
-            yield f"{name}: {pool.leases} of {pool.size} {family} addresses are taken{remedy}"
+    yield from (f"{each}{remedy}" for each in _full(network, room))
     if not room and leaked and is_crowded(network, config.max_kept_leases):
-        yield f"{name}: more than {config.max_kept_leases} addresses are taken{remedy}"
+        yield f"{printable(network.name)}: more than {config.max_kept_leases} addresses are taken{remedy}"
 
 
-def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
-    """Crowded networks that a mistyped name would leave out."""
-    for network in networks:
-        if is_crowded(network, config.max_kept_leases):
-            problem = f"{printable(network.name)} holds {network.leases} leases, and no setting names it."
-            yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
+def _full(network: Network, room: tuple[Pool, ...]) -> list[str]:
+    return [
+        f"{printable(network.name)}: {leases} of {size} {family.replace('ip', 'IP')} addresses are taken ({range_set})"
+        for family, size, leases, range_set in room
+        if leases * 100 >= size * CROWDED
+    ]
+
+
+def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
+    """Networks that a mistyped name would leave out: full ones, and crowded ones."""
+    crowded = is_crowded(network, config.max_kept_leases)
+    held = [f"{printable(network.name)} holds {network.leases} leases"] if crowded else []
+    for each in _full(network, room) or held:
+        yield f"{each}, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
 
 
 def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:

@@ -101,7 +101,12 @@ def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
     lines = [f"{name:<40}{counts}"] if len(name) <= 40 else [name, f"{'':<40}{counts}"]
-    return lines + [_pool_line(pool, screen) for pool in stock.pools]
+    families = [pool.family for pool in stock.pools]
+    for pool in stock.pools:
+        lines.append(_pool_line(pool, screen))
+        if families.count(pool.family) > 1:
+            lines += wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8)
+    return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 
 def _pool_line(pool: Pool, screen: Screen) -> str:

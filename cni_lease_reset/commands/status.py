@@ -26,9 +26,10 @@ class Stock(NamedTuple):
     ipv4: int
     ipv6: int
     torn: int
+    pools: tuple[Pool, ...] = ()
+    outside: int | None = None  # leases in none of the pools; None where none is known
     live: int | None = None  # None where that is in doubt
     leaked: int | None = None
-    pools: tuple[Pool, ...] = ()
 
 
 class OnShelf(NamedTuple):
@@ -66,7 +67,9 @@ def gather(node: Node, systemd: Manager) -> Report:
     boot_id = _try(node.boot_id, unread)
     survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
-    stocks = _try(lambda: _stocks(node, settings, survey.networks, unread), unread) or ()
+    sizes = pools.read(node, settings) if survey.networks or survey.unlisted else pools.Pools()
+    unread += sizes.unread
+    stocks = _try(lambda: tuple(_stock(node, each, sizes, unread) for each in survey.networks), unread) or ()
     resets = _try(lambda: _resets(node, settings), unread) or ()
     noted = record.read(node)
     outcome = record.judged(noted, boot_id)
@@ -74,7 +77,8 @@ def gather(node: Node, systemd: Manager) -> Report:
     wrong = [*attention.of_boot(outcome, pending)]
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
-    wrong += attention.of_unlisted(survey.unlisted, settings)
+    for network in survey.unlisted:
+        wrong += attention.of_unlisted(network, _room(network, sizes).pools, settings)
     wrong += attention.of_surroundings(node, settings, systemd)
     not_read = tuple(dict.fromkeys(unread))
     return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
@@ -88,12 +92,8 @@ def _try(look: Callable[[], T], unread: list[str]) -> T | None:
         return None
 
 
-def _stocks(node: Node, settings: Config, networks: tuple[Network, ...], unread: list[str]) -> tuple[Stock, ...]:
-    if not networks:
-        return ()
-    sizes = pools.read(node, settings)
-    unread += sizes.unread
-    return tuple(_stock(node, each, sizes, unread) for each in networks)
+def _room(network: Network, sizes: pools.Pools) -> pools.Room:
+    return sizes.of(network.name, [address for address, *_ in network.files])
 
 
 def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
@@ -101,8 +101,7 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
-    room = sizes.of(network.name, [lease.address for lease in found])
-    stock = Stock(network.name, network.inet, network.inet6, network.torn, pools=room)
+    stock = Stock(network.name, network.inet, network.inet6, network.torn, *_room(network, sizes))
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)

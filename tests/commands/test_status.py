@@ -71,9 +71,15 @@ def test_programs_get_it_all(troubled: Tree) -> None:
             "live": 16,
             "leaked": 232,
             "pools": [
-                {"family": "ipv4", "size": 253, "leases": 240},
-                {"family": "ipv6", "size": 2**64 - 2, "leases": 8},
+                {"family": "ipv4", "size": 253, "leases": 240, "range_set": "10.52.0.1-10.52.0.254"},
+                {
+                    "family": "ipv6",
+                    "size": 2**64 - 2,
+                    "leases": 8,
+                    "range_set": "fd00:52::1-fd00:52::ffff:ffff:ffff:ffff",
+                },
             ],
+            "outside": 0,
         }
     ]
     assert document["resets"][1] == {
@@ -83,6 +89,31 @@ def test_programs_get_it_all(troubled: Tree) -> None:
         "reason": "unclean shutdown",
     }
     assert (document["version"], document["pending"], len(document["attention"])) == (1, True, 3)
+
+
+def test_each_range_set_has_a_line_and_what_lies_in_none_has_one(tree: Tree) -> None:
+    ranges = [
+        [{"subnet": "10.52.0.0/30"}],
+        [{"subnet": f"10.53.{number}.0/28", "rangeStart": f"10.53.{number}.8"} for number in range(4)],
+        [{"subnet": "fd00:52::/120"}],
+    ]
+    conflist(tree, {"type": "host-local", "ranges": ranges})
+    for address in ("10.52.0.2", "10.53.0.8", "10.53.3.9", "fd00:52::2", "10.51.0.2", "fd00:51::2"):
+        tree.lease(address)
+    assert (
+        "  IPv4  ████████████████████████████████████████  1 of 1, 100 % full\n"
+        "        10.52.0.1-10.52.0.2\n"
+        "  IPv4  ██░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  2 of 28, 7 % full\n"
+        "        10.53.0.8-10.53.0.14, 10.53.1.8-10.53.1.14, 10.53.2.8-10.53.2.14,\n"
+        "        10.53.3.8-10.53.3.14\n"
+        "  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  1 of 254, 0 % full\n"
+        "        2 of another subnet\n"
+    ) in shown(tree)
+    [stock] = gathered(tree).stocks
+    assert stock.outside == 2
+    (tree.root / "etc/cni/net.d/10-canal.conflist").unlink()
+    assert "another subnet" not in shown(tree)
+    assert json.loads(display.as_json(gathered(tree)))["networks"][0]["outside"] is None
 
 
 def test_a_check_ends_in_3_where_something_needs_attention(troubled: Tree) -> None:
