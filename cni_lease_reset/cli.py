@@ -189,9 +189,9 @@ def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
 
     report = status.gather(node, systemd)
     if options.metrics is True:
-        _answer(metrics.text(node, report))
+        _answer(metrics.text(report))
     elif options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
+        metrics.write(node, options.metrics, metrics.text(report))
     elif options.json:
         _answer(display.as_json(report))
     else:

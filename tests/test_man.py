@@ -96,7 +96,7 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
 def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
     service.boot(tree.node, Manager(), journal)
     report = status.gather(tree.node, Manager())
-    found = [name for name, _, _ in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
+    found = [name for name, _, _ in (*metrics._of_boot(report), *metrics._of_now(report))]
     assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
 
 

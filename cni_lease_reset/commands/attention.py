@@ -65,8 +65,6 @@ def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
         yield from (remark.text for remark in outcome.remarks if remark.about in _LASTING)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
-    elif outcome is not None and outcome.result is Result.MISCONFIGURED:
-        yield f"The configuration cannot be used: {printable(outcome.why)}. {_UNDONE[Result.MISCONFIGURED]}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:

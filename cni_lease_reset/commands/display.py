@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
-from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
+from ..core.model import BootId, Marker, NoMarker, Outcome, Reading, Result
 from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local, wrapped
@@ -23,6 +23,7 @@ def as_json(report: Report) -> str:
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
+        "config_valid": report.config_valid,
         "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
@@ -65,9 +66,10 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
         case Outcome() as done if done.boot_id == report.boot_id:
             total = done.total
             counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
+            mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
             return (
                 ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
-                ("This boot", f"{done.result}: {printable(done.why)}"),
+                ("This boot", f"{done.result}: {printable(done.why)}{mended}"),
                 ("", counts + (f", in {done.reset}" if done.reset else "")),
             )
         case None:

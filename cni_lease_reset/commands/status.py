@@ -45,6 +45,8 @@ class Report(NamedTuple):
     """All that ``status`` shows; ``unread`` says what could not be looked at."""
 
     boot_id: BootId | None
+    uptime: float | None  # seconds
+    config_valid: bool  # now, whatever boot found
     record: Outcome | record.Began | record.Unreadable | None
     reading: Reading | None  # None where its directory cannot be read
     stocks: tuple[Stock, ...]
@@ -62,9 +64,10 @@ def gather(node: Node, systemd: Manager) -> Report:
         settings = config.read(node).config
     except ConfigError as error:
         settings = Config()
-        unread.append(f"{error} (shown with the defaults)")
+        unread.append(f"{error}; shown with the defaults. Mend it, try it with: cni-lease-reset config")
+    valid = not unread
     reading = _try(lambda: marker.read(node), unread)
-    boot_id = _try(node.boot_id, unread)
+    boot_id, uptime = _try(node.boot_id, unread), _try(node.uptime, unread)
     survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
     sizes = pools.read(node, settings) if survey.networks or survey.unlisted else pools.Pools()
@@ -81,7 +84,8 @@ def gather(node: Node, systemd: Manager) -> Report:
         wrong += attention.of_unlisted(network, _room(network, sizes).pools, settings)
     wrong += attention.of_surroundings(node, settings, systemd)
     not_read = tuple(dict.fromkeys(unread))
-    return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
+    now = (stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
+    return Report(boot_id, uptime, valid, noted, reading, *now)
 
 
 def _try(look: Callable[[], T], unread: list[str]) -> T | None:

@@ -140,6 +140,21 @@ def test_what_cannot_be_read_needs_attention(tree: Tree) -> None:
     assert command(tree.node, "status", "--check").returncode == 3
 
 
+def test_a_configuration_that_was_mended_is_told_as_mended(tree: Tree) -> None:
+    tree.config("network: [x]\n")
+    service.boot(tree.node, Systemd(), Kept())
+    why = "config.yaml:1: unknown setting 'network', did you mean 'networks'?"
+    assert "mended" not in shown(tree)
+    [unread] = gathered(tree).unread
+    assert unread == f"{why}; shown with the defaults. Mend it, try it with: cni-lease-reset config"
+    assert not json.loads(display.as_json(gathered(tree)))["config_valid"]
+    tree.config("networks: [x]\n")
+    assert f"misconfigured: {why}; mended since" in shown(tree).replace("\n            ", " ")
+    assert gathered(tree).unread == ()
+    assert json.loads(display.as_json(gathered(tree)))["config_valid"]
+    assert not any("cannot be used" in each for each in gathered(tree).attention)
+
+
 def test_colour_is_for_terminals(troubled: Tree) -> None:
     report = gathered(troubled)
     text = display.as_text(report, Screen(colours=True))

@@ -132,7 +132,6 @@ drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/install.yaml
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
