@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import service
 from .core import events
-from .core.errors import (
-    BusyError,
-    CniLeaseResetError,
-    RefusedError,
-    UsageError,
-    describe,
-    printable,
-)
+from .core.errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
 from .core.events import Entry
 from .core.model import Result
 from .edges.journald import Journal, say

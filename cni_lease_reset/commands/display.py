@@ -79,9 +79,8 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
         case record.Unreadable(why=unread):
             why = f"not known: /run/cni-lease-reset/boot: {unread}"
         case _:
-            why = "not judged: the record under /run is of another boot"
-            if report.boot_id is None:
-                why = "not known: whether the record under /run is of this boot"
+            whose = "of another boot" if report.boot_id else "of this boot or another: its id cannot be read"
+            why = f"not judged: the record under /run is {whose}"
     return (("Last boot", why),)
 
 
@@ -103,11 +102,10 @@ def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
     lines = [f"{name:<40}{counts}"] if len(name) <= 40 else [name, f"{'':<40}{counts}"]
-    families = [pool.family for pool in stock.pools]
+    several = len(stock.pools) > len({pool.family for pool in stock.pools})
     for pool in stock.pools:
-        lines.append(_pool_line(pool, screen))
-        if families.count(pool.family) > 1:
-            lines += wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8)
+        which = wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8) if several else []
+        lines += [_pool_line(pool, screen), *which]
     return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 

@@ -43,13 +43,13 @@ def _of_boot(report: Report) -> Iterator[Metric]:
     yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
     yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
     for name, what, numbers in (
-        ("found", "Leases that this boot found", [each.found for each in outcome.networks]),
-        ("set_aside", "Leases that this boot set aside", [each.cleared for each in outcome.networks]),
-        ("kept", "Leases that this boot left where they were", [each.kept for each in outcome.networks]),
-        ("torn", "Leases that this boot found torn", [each.torn for each in outcome.networks]),
+        ("found", "found", [each.found for each in outcome.networks]),
+        ("set_aside", "set aside", [each.cleared for each in outcome.networks]),
+        ("kept", "left where they were", [each.kept for each in outcome.networks]),
+        ("torn", "found torn", [each.torn for each in outcome.networks]),
     ):
-        labels = [{"network": each.name} for each in outcome.networks]
-        yield f"boot_leases_{name}", f"{what}, by network.", list(zip(numbers, labels, strict=True))
+        samples = [(number, {"network": each.name}) for number, each in zip(numbers, outcome.networks, strict=True)]
+        yield f"boot_leases_{name}", f"Leases that this boot {what}, by network.", samples
 
 
 def _of_now(report: Report) -> Iterator[Metric]:
@@ -71,14 +71,11 @@ def _of_now(report: Report) -> Iterator[Metric]:
     yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
     leaked = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
     yield "leases_leaked", "Leases now whose container does not live, by network.", leaked
-    outside = [(each.outside, labels) for each, labels in stocks if each.outside is not None]
-    yield "leases_outside_pools", "Leases now in no range set of their network, where these are known.", outside
-    pools = [
-        (p, {**labels, "family": p.family, "range_set": p.range_set}) for each, labels in stocks for p in each.pools
-    ]
-    sizes = [(pool.size, labels) for pool, labels in pools]
+    pools = [(pool, labels) for each, labels in stocks for pool in each.pools]
+    pooled = [(pool, {**labels, "family": pool.family, "range_set": pool.range_set}) for pool, labels in pools]
+    sizes = [(pool.size, labels) for pool, labels in pooled]
     yield "pool_addresses", "Addresses that a range set can give, where that is known.", sizes
-    yield "pool_leases", "Leases now in a range set.", [(pool.leases, labels) for pool, labels in pools]
+    yield "pool_leases", "Leases now in a range set.", [(pool.leases, labels) for pool, labels in pooled]
     unlisted = [(each.leases, {"network": each.name}) for each in report.unlisted]
     yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 

@@ -9,27 +9,24 @@ from ..edges.node import Node
 from . import foreign
 
 _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
+# What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
+_UNSEEN: Final = "no mount in sight holds that (raspi-config's is in memory)"
 
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
-    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path)
+    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
 
 
-def _lost(mounts: tuple[Mount, ...], path: str) -> str | None:
+def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | None:
     mount = _above(mounts, path)
     if mount is None:
-        return None
+        return unseen
     if mount.kind in _MEMORY:
         return f"{mount.point} is a {mount.kind}"
-    uppers = [each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")]
-    if mount.kind != "overlay" or not uppers:
-        return None
-    others = tuple(each for each in mounts if each is not mount)
-    # Once an initramfs has gone over to the real root, what it had mounted beside is in nobody's sight.
-    hidden = "no mount in sight holds that (raspi-config's is in memory)"
-    why = _lost(others, uppers[0]) if _above(others, uppers[0]) else hidden
-    return why and f"{mount.point} is an overlay that writes to {uppers[0]}, and {why}"
+    upper = next((each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")), None)
+    why = upper and _lost(tuple(each for each in mounts if each is not mount), upper, _UNSEEN)
+    return why and f"{mount.point} is an overlay that writes to {upper}, and {why}"
 
 
 def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:

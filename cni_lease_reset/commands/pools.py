@@ -5,18 +5,17 @@ Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/allocator
 
 import ipaddress
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe, printable
-from ..core.model import Config
+from ..core.model import Config, Network
 from ..edges.node import Node
 from . import foreign
 from .foreign import get
 
 CONFIGURATIONS: Final = "/etc/cni/net.d"
 FLANNEL: Final = "/run/flannel/subnet.env"
-_FLANNEL_KEYS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 _POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -46,29 +45,21 @@ class Pool(NamedTuple):
     range_set: str  # as host-local names it when it is full
 
 
-class Room(NamedTuple):
-    """The pools of a network, none where nothing tells of them, and how many leases lie in none of them."""
-
-    pools: tuple[Pool, ...] = ()
-    outside: int | None = None  # where nothing tells
-
-
 class Pools(NamedTuple):
     """What the node's configurations tell; ``unread`` says what could not be read of them."""
 
-    sets: Mapping[str, tuple[RangeSet, ...]] = {}  # by network
-    flannel: tuple[RangeSet, ...] = ()
-    unread: tuple[str, ...] = ()
+    sets: Mapping[str, tuple[RangeSet, ...]]  # by network
+    flannel: tuple[RangeSet, ...]
+    unread: tuple[str, ...]
 
-    def of(self, network: str, addresses: Iterable[str]) -> Room:
-        """Tell the pools of a network, given the addresses it has leased."""
-        leased = [ipaddress.ip_address(each) for each in addresses]
-        sets = self.sets.get(network, ())
+    def of(self, network: Network) -> tuple[Pool, ...]:
+        """Tell the pools of a network, none where nothing tells of them; leases in none of them are counted in none."""
+        leased = [ipaddress.ip_address(address) for address, *_ in network.files]
+        sets = self.sets.get(network.name, ())
         if not sets and any(_holds(each, one) for each in self.flannel for one in leased):
             sets = self.flannel  # K3s keeps its CNI configuration elsewhere; a lease tells that it is flannel's
-        found = [_pool(its, sum(_holds(its, one) for one in leased)) for its in sets]
-        outside = sum(not any(_holds(its, one) for its in sets) for one in leased)
-        return Room(tuple({each.range_set: each for each in found}.values()), outside) if sets else Room()
+        found = [_pool(each, sum(_holds(each, one) for one in leased)) for each in sets]
+        return tuple({each.range_set: each for each in found}.values())
 
 
 def _holds(ranges: RangeSet, address: Address) -> bool:
@@ -108,15 +99,15 @@ def _folded(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _flannel(node: Node, unread: list[str]) -> tuple[RangeSet, ...]:
+    lines: list[str] = []
     try:
         lines = foreign.text(node, FLANNEL).splitlines()
-    except FileNotFoundError:
-        return ()
     except OSError as error:
-        unread.append(describe(error))
-        return ()
+        unread += [] if isinstance(error, FileNotFoundError) else [describe(error)]
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    return tuple(found for key in _FLANNEL_KEYS if (found := _range({"subnet": values.get(key)})))
+    return tuple(
+        found for key in ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET") if (found := _range({"subnet": values.get(key)}))
+    )
 
 
 def _sets(plugin: object, data_dir: str, flannel: tuple[RangeSet, ...]) -> Iterator[RangeSet]:
@@ -134,12 +125,12 @@ def _sets(plugin: object, data_dir: str, flannel: tuple[RangeSet, ...]) -> Itera
 
 def _range(entry: object, flannel: tuple[RangeSet, ...] = ()) -> RangeSet:
     """Read one range with host-local's defaults: the gateway is the first address, the broadcast is never given."""
-    pod_cidr = get(entry, "subnet", str)
-    if pod_cidr.startswith(_POD_CIDR):
-        version = 6 if pod_cidr.endswith("IPv6") else 4
-        return tuple(each for ranges in flannel for each in ranges if each.first.version == version)
+    text = get(entry, "subnet", str)
+    if text.startswith(_POD_CIDR):
+        version = 6 if text.endswith("IPv6") else 4
+        return next((each for each in flannel if each[0].first.version == version), ())
     try:
-        subnet = ipaddress.ip_network(get(entry, "subnet", str), strict=False)
+        subnet = ipaddress.ip_network(text, strict=False)
         make = type(subnet.network_address)
         low, high = subnet.network_address + 1, subnet.broadcast_address - (subnet.version == 4)
         first, last = make(get(entry, "rangestart", str) or low), make(get(entry, "rangeend", str) or high)

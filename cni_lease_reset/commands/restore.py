@@ -25,11 +25,10 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
     with only_one(node), durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
         with durable.opened(above, reset) as folder:
-            its, ours = shelf.origin(folder)[1], settings.data_dir
-            if its not in ("", ours):
-                whose = f"the leases of reset {reset} are of data_dir {printable(its, quoted=True)}"
-                now = f"the configuration now says '{ours}'; set it back for as long as restore takes"
-                raise RefusedError(f"nothing was changed: {whose}, and {now}")
+            its = shelf.origin(folder)[1]
+            if its not in ("", settings.data_dir):
+                now = f"{printable(its, quoted=True)}, and data_dir is '{settings.data_dir}' now; set it back for this"
+                raise RefusedError(f"nothing was changed: the leases of reset {reset} are of {now}")
             done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
         if not any(each.left or each.trouble for each in done):
             shelf.discard(above, reset)

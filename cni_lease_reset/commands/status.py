@@ -70,7 +70,7 @@ def gather(node: Node, systemd: Manager) -> Report:
     boot_id, uptime = _try(node.boot_id, unread), _try(node.uptime, unread)
     survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
     unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
-    sizes = pools.read(node, settings) if survey.networks or survey.unlisted else pools.Pools()
+    sizes = pools.read(node, settings)
     unread += sizes.unread
     stocks = _try(lambda: tuple(_stock(node, each, sizes, unread) for each in survey.networks), unread) or ()
     resets = _try(lambda: _resets(node, settings), unread) or ()
@@ -81,11 +81,10 @@ def gather(node: Node, systemd: Manager) -> Report:
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
     for network in survey.unlisted:
-        wrong += attention.of_unlisted(network, _room(network, sizes).pools, settings)
+        wrong += attention.of_unlisted(network, sizes.of(network), settings)
     wrong += attention.of_surroundings(node, settings, systemd)
-    not_read = tuple(dict.fromkeys(unread))
-    now = (stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
-    return Report(boot_id, uptime, valid, noted, reading, *now)
+    told = (pending, tuple(wrong), tuple(dict.fromkeys(unread)))
+    return Report(boot_id, uptime, valid, noted, reading, stocks, survey.unlisted, resets, *told)
 
 
 def _try(look: Callable[[], T], unread: list[str]) -> T | None:
@@ -96,16 +95,14 @@ def _try(look: Callable[[], T], unread: list[str]) -> T | None:
         return None
 
 
-def _room(network: Network, sizes: pools.Pools) -> pools.Room:
-    return sizes.of(network.name, [address for address, *_ in network.files])
-
-
 def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
     found = leases.inventory(network)
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
-    stock = Stock(network.name, network.inet, network.inet6, network.torn, *_room(network, sizes))
+    room = sizes.of(network)
+    outside = max(0, network.leases - sum(pool.leases for pool in room)) if room else None
+    stock = Stock(network.name, network.inet, network.inet6, network.torn, room, outside)
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)

@@ -94,8 +94,6 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
 
 
 def _suggestion(key: str) -> str:
-    if key == "metrics_file":  # of no released version, but of machines that ran one before
-        return "; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)"
     import difflib
 
     close = difflib.get_close_matches(key, _GETTERS, n=1)

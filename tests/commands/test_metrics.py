@@ -217,6 +217,5 @@ def test_each_range_set_has_its_own_numbers(tree: Tree) -> None:
         f'pool_leases{{{labels}"10.1.0.1-10.1.0.6"}} 1',
         f'pool_addresses{{{labels}"10.2.0.1-10.2.0.6,10.3.0.1-10.3.0.6"}} 10',
         f'pool_leases{{{labels}"10.2.0.1-10.2.0.6,10.3.0.1-10.3.0.6"}} 2',
-        'leases_outside_pools{network="k8s-pod-network"} 1',
     ):
         assert f"\ncni_lease_reset_{line}\n" in text

@@ -136,8 +136,8 @@ def test_a_reset_of_another_data_dir_is_refused(tree: Tree, reset: str, journal:
     with pytest.raises(RefusedError) as error:
         restore.restore(tree.node, journal, reset)
     assert str(error.value) == (
-        f"nothing was changed: the leases of reset {reset} are of data_dir '/var/lib/cni/networks', and the "
-        "configuration now says '/var/lib/cni/elsewhere'; set it back for as long as restore takes"
+        f"nothing was changed: the leases of reset {reset} are of '/var/lib/cni/networks', and data_dir is "
+        "'/var/lib/cni/elsewhere' now; set it back for this"
     )
     assert (error.value.status, journal.entries) == (os.EX_TEMPFAIL, [])
     assert everything(tree.data) | everything(tree.state / "set-aside") == before

@@ -107,6 +107,7 @@ def test_each_range_set_has_a_line_and_what_lies_in_none_has_one(tree: Tree) -> 
         "        10.53.0.8-10.53.0.14, 10.53.1.8-10.53.1.14, 10.53.2.8-10.53.2.14,\n"
         "        10.53.3.8-10.53.3.14\n"
         "  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  1 of 254, 0 % full\n"
+        "        fd00:52::1-fd00:52::ff\n"
         "        2 of another subnet\n"
     ) in shown(tree)
     [stock] = gathered(tree).stocks
@@ -316,7 +317,10 @@ def test_programs_and_people_are_told_the_same_of_a_record_that_is_not_this_boot
     if boot_id:
         assert "Last boot   not judged: the record under /run is of another boot\n" in text
     else:
-        assert "Last boot   not known: whether the record under /run is of this boot\n" in text
+        assert (
+            "Last boot   not judged: the record under /run is of this boot or another: its id\n"
+            "            cannot be read\n"
+        ) in text
         assert "(boot, 11111111)\n" in text
     assert json.loads(display.as_json(report))["boot"] is None
 

@@ -94,10 +94,6 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("runtime_units: [-k3s.service]\n", "config.yaml:1: runtime_units: '-k3s.service' is no service"),
         ("runtime_units: ['k3s@.service']\n", "config.yaml:1: runtime_units: 'k3s@.service' is no service"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
-        (
-            "metrics_file: /x.prom\n",
-            "config.yaml:1: unknown setting 'metrics_file'; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)",
-        ),
         ("- networks\n", "config.yaml:1: must hold settings like 'clear_when: always'"),
         (
             "networks:\n\t- a\n",
