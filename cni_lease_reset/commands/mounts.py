@@ -9,8 +9,6 @@ from ..edges.node import Node
 from . import foreign
 
 _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
-# What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
-_UNSEEN: Final = "no mount in sight holds that (raspi-config's is in memory)"
 
 
 def volatile(node: Node, path: str) -> str | None:
@@ -25,7 +23,9 @@ def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | Non
     if mount.kind in _MEMORY:
         return f"{mount.point} is a {mount.kind}"
     upper = next((each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")), None)
-    why = upper and _lost(tuple(each for each in mounts if each is not mount), upper, _UNSEEN)
+    others = tuple(each for each in mounts if each is not mount)
+    # What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
+    why = upper and _lost(others, upper, "no mount in sight holds that (raspi-config's is in memory)")
     return why and f"{mount.point} is an overlay that writes to {upper}, and {why}"
 
 

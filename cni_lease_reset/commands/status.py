@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ..core import events
@@ -73,7 +74,8 @@ def gather(node: Node, systemd: Manager) -> Report:
     sizes = pools.read(node, settings)
     unread += sizes.unread
     stocks = _try(lambda: tuple(_stock(node, each, sizes, unread) for each in survey.networks), unread) or ()
-    resets = _try(lambda: _resets(node, settings), unread) or ()
+    shown = partial(_on_shelf, node, set_aside_directory(settings.data_dir))
+    resets = _try(lambda: tuple(map(shown, reversed(shelf.listing(node, settings)))), unread) or ()
     noted = record.read(node)
     outcome = record.judged(noted, boot_id)
     pending = attention.pending(boot_id, outcome, reading, settings)
@@ -111,20 +113,13 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
     return stock._replace(live=sum(fate.lives for fate in fates), leaked=fates.count(Fate.LEAKED))
 
 
-def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
-    try:
-        with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-            return tuple(_on_shelf(above, name) for name in reversed(shelf.resets(above)))
-    except FileNotFoundError:
-        return ()
-
-
-def _on_shelf(above: int, name: str) -> OnShelf:
+def _on_shelf(node: Node, above: str, name: str) -> OnShelf:
     try:
         made = datetime.fromisoformat(name.split("-")[1]).isoformat().replace("+00:00", "Z")
     except ValueError:
         made = None
-    with durable.named(f"set-aside/{name}", always=True), durable.opened(above, name) as reset:
+    path = f"{above}/{name}"
+    with durable.named(node.path(path), always=True), durable.directory(path, root=node.root) as reset:
         leases = sum(_size(reset, each) for each in shelf.folders(reset))
         return OnShelf(name, leases, made, printable(shelf.origin(reset)[0]))
 
