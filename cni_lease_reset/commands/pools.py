@@ -6,7 +6,7 @@ Source: containernetworking/plugins, ``plugins/ipam/host-local/backend/allocator
 import ipaddress
 import json
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ..core.errors import describe, printable
 from ..core.model import Config, Network
@@ -18,22 +18,18 @@ CONFIGURATIONS: Final = "/etc/cni/net.d"
 FLANNEL: Final = "/run/flannel/subnet.env"
 _POD_CIDR: Final = "usePodCidr"  # Calico's word for "the subnet of this node", usePodCidrIPv6 too
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+class RangeSet(NamedTuple):
+    """Addresses of one family, of which host-local gives one to each pod."""
 
-class Range(NamedTuple):
-    """Addresses that host-local gives, from the first to the last of them."""
+    name: str  # as host-local says it when none is left
+    version: int  # 4 or 6
+    size: int  # without the gateways, which it never gives
+    spans: tuple[tuple[int, int], ...]  # the first and the last of each range
 
-    first: Address
-    last: Address
-    size: int  # without the gateway, which it never gives
-
-    def holds(self, address: Address) -> bool:
+    def holds(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         """Whether an address lies in it."""
-        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
-
-
-RangeSet: TypeAlias = tuple[Range, ...]  # of one family; a pod gets an address of each set
+        return address.version == self.version and any(first <= int(address) <= last for first, last in self.spans)
 
 
 class Pool(NamedTuple):
@@ -42,7 +38,7 @@ class Pool(NamedTuple):
     family: str  # "ipv4" or "ipv6"
     size: int
     leases: int
-    range_set: str  # as host-local names it when it is full
+    range_set: str
 
 
 class Pools(NamedTuple):
@@ -56,19 +52,10 @@ class Pools(NamedTuple):
         """Tell the pools of a network, none where nothing tells of them; leases in none of them are counted in none."""
         leased = [ipaddress.ip_address(address) for address, *_ in network.files]
         sets = self.sets.get(network.name, ())
-        if not sets and any(_holds(each, one) for each in self.flannel for one in leased):
+        if not sets and any(each.holds(one) for each in self.flannel for one in leased):
             sets = self.flannel  # K3s keeps its CNI configuration elsewhere; a lease tells that it is flannel's
-        found = [_pool(each, sum(_holds(each, one) for one in leased)) for each in sets]
-        return tuple({each.range_set: each for each in found}.values())
-
-
-def _holds(ranges: RangeSet, address: Address) -> bool:
-    return any(each.holds(address) for each in ranges)
-
-
-def _pool(ranges: RangeSet, leases: int) -> Pool:
-    name = ",".join(f"{each.first}-{each.last}" for each in ranges)
-    return Pool(f"ipv{ranges[0].first.version}", sum(each.size for each in ranges), leases, name)
+        pools = (Pool(f"ipv{each.version}", each.size, sum(map(each.holds, leased)), each.name) for each in sets)
+        return tuple({pool.range_set: pool for pool in pools}.values())
 
 
 def read(node: Node, config: Config) -> Pools:
@@ -105,9 +92,8 @@ def _flannel(node: Node, unread: list[str]) -> tuple[RangeSet, ...]:
     except OSError as error:
         unread += [] if isinstance(error, FileNotFoundError) else [describe(error)]
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    return tuple(
-        found for key in ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET") if (found := _range({"subnet": values.get(key)}))
-    )
+    subnets = (values.get(key) for key in ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"))
+    return tuple(each for subnet in subnets for each in _range({"subnet": subnet}))
 
 
 def _sets(plugin: object, data_dir: str, flannel: tuple[RangeSet, ...]) -> Iterator[RangeSet]:
@@ -120,22 +106,24 @@ def _sets(plugin: object, data_dir: str, flannel: tuple[RangeSet, ...]) -> Itera
     for entries in ([ipam], *get(ipam, "ranges", list)):
         found = [each for entry in (entries if isinstance(entries, list) else ()) for each in _range(entry, flannel)]
         if found:
-            yield tuple(found)
+            spans = tuple(span for each in found for span in each.spans)
+            name, size = ",".join(each.name for each in found), sum(each.size for each in found)
+            yield RangeSet(name, found[0].version, size, spans)
 
 
-def _range(entry: object, flannel: tuple[RangeSet, ...] = ()) -> RangeSet:
+def _range(entry: object, flannel: tuple[RangeSet, ...] = ()) -> tuple[RangeSet, ...]:
     """Read one range with host-local's defaults: the gateway is the first address, the broadcast is never given."""
     text = get(entry, "subnet", str)
     if text.startswith(_POD_CIDR):
         version = 6 if text.endswith("IPv6") else 4
-        return next((each for each in flannel if each[0].first.version == version), ())
+        return tuple(each for each in flannel if each.version == version)
     try:
         subnet = ipaddress.ip_network(text, strict=False)
         make = type(subnet.network_address)
         low, high = subnet.network_address + 1, subnet.broadcast_address - (subnet.version == 4)
-        first, last = make(get(entry, "rangestart", str) or low), make(get(entry, "rangeend", str) or high)
-        gateway = make(get(entry, "gateway", str) or low)
+        first, last = int(make(get(entry, "rangestart", str) or low)), int(make(get(entry, "rangeend", str) or high))
+        gateway = int(make(get(entry, "gateway", str) or low))
     except ValueError:
         return ()
-    size = int(last) - int(first) + 1 - Range(first, last, 0).holds(gateway)
-    return (Range(first, last, size),) if size > 0 else ()
+    size = last - first + 1 - (first <= gateway <= last)
+    return (RangeSet(f"{make(first)}-{make(last)}", subnet.version, size, ((first, last),)),) if size > 0 else ()

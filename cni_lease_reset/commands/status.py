@@ -74,8 +74,8 @@ def gather(node: Node, systemd: Manager) -> Report:
     sizes = pools.read(node, settings)
     unread += sizes.unread
     stocks = _try(lambda: tuple(_stock(node, each, sizes, unread) for each in survey.networks), unread) or ()
-    shown = partial(_on_shelf, node, set_aside_directory(settings.data_dir))
-    resets = _try(lambda: tuple(map(shown, reversed(shelf.listing(node, settings)))), unread) or ()
+    above, names = set_aside_directory(settings.data_dir), _try(lambda: shelf.listing(node, settings), unread) or []
+    resets = tuple(filter(None, [_try(partial(_on_shelf, node, above, name), unread) for name in reversed(names)]))
     noted = record.read(node)
     outcome = record.judged(noted, boot_id)
     pending = attention.pending(boot_id, outcome, reading, settings)

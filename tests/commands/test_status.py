@@ -264,6 +264,16 @@ def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
     assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report, Screen())
 
 
+def test_a_reset_that_cannot_be_read_hides_no_other(tree: Tree) -> None:
+    for number in (1, 3):
+        (tree.state / f"set-aside/{number}-20261121T040210Z-aaaaaaaa/k8s-pod-network").mkdir(parents=True)
+    path = tree.state / "set-aside/2-20261121T040210Z-aaaaaaaa"
+    path.symlink_to("1-20261121T040210Z-aaaaaaaa")
+    report = gathered(tree)
+    assert [each.name[0] for each in report.resets] == ["3", "1"]
+    assert report.unread == (f"'{path}': Not a directory, or a symbolic link",)
+
+
 def test_a_long_name_gets_a_line_of_its_own(tree: Tree) -> None:
     name = "k8s-pod-network-" + "x" * 40
     tree.config(f"networks: [{name}]\n")
