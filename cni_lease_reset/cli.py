@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import service
 from .core import events
-from .core.errors import (
-    BusyError,
-    CniLeaseResetError,
-    RefusedError,
-    UsageError,
-    describe,
-    printable,
-)
+from .core.errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
 from .core.events import Entry
 from .core.model import Result
 from .edges.journald import Journal, say
@@ -165,6 +158,8 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
         leaked = any(sight.of(Fate.LEAKED) for sight in seen)
         if options.dry_run or not leaked:
+            if failure := recover.failed(seen):
+                raise failure
             print("Nothing was changed." if leaked else "Nothing to recover.")
             return os.EX_OK
     if not (options.yes or _confirmed()):
@@ -197,9 +192,9 @@ def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
 
     report = status.gather(node, systemd)
     if options.metrics is True:
-        _answer(metrics.text(node, report))
+        _answer(metrics.text(report))
     elif options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
+        metrics.write(node, options.metrics, metrics.text(report))
     elif options.json:
         _answer(display.as_json(report))
     else:

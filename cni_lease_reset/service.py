@@ -63,7 +63,10 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
         outcome = _record(node, outcome)  # after the leases: a crash in between repeats a harmless reset
         outcome = _tell(node, journal, outcome._replace(remarks=stuck + outcome.remarks), began, keep=True)
         if isinstance(settings, Config) and outcome.reset is not None:
-            _prune(node, settings, journal)
+            from .edges import shelf
+
+            for remark in shelf.prune(node, settings):
+                journal.send(events.of_remark(remark))
     return outcome
 
 
@@ -141,10 +144,9 @@ def _look(
     node: Node, boot_id: BootId, reading: Reading, settings: Config, hold: leases.Hold | None
 ) -> tuple[Judgement, Survey, tuple[Step, ...]]:
     """Read the leases, see whether one of them disproves a clean mark, and list what is due."""
-    found = leases.survey(node, settings, hold)
     marked_clean = isinstance(reading, Marker) and reading.state is State.CLEAN
-    newest = leases.newest(found) if marked_clean else None
-    judgement = judge(reading, boot_id, ran_before=False, newest=newest)
+    found = leases.survey(node, settings, hold, dated=marked_clean)
+    judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found) if marked_clean else None)
     return judgement, found, draw_up(judgement, found.networks, settings)
 
 
@@ -171,16 +173,6 @@ def _tell(node: Node, journal: Journal, outcome: Outcome, began: int, *, keep: b
     for entry in events.of_boot(outcome):
         journal.send(entry)
     return outcome
-
-
-def _prune(node: Node, settings: Config, journal: Journal) -> None:
-    from .edges import shelf
-
-    try:
-        shelf.prune(node, settings)
-    except OSError as error:
-        what = f"Old resets cannot be removed: {describe(error)}, ignoring"
-        journal.send(events.of_remark(Remark(About.IGNORED, what)))
 
 
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:

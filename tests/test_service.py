@@ -274,13 +274,8 @@ def test_a_lease_of_no_time_at_all_disproves_it_too(tree: Tree, journal: Kept, m
     """No calendar goes that far, and no file system of the tests: what a file can say is a number of 64 bits."""
     tree.mark("clean")
     tree.lease("10.52.0.2")
-    real = durable.content
-
-    def far(parent: int, name: str, limit: int) -> tuple[bytes, float]:
-        return real(parent, name, limit)[0], 2.0**62
-
-    monkeypatch.setattr(durable, "content", far)
-    monkeypatch.setattr(durable, "read", real)
+    real = leases.parse
+    monkeypatch.setattr(leases, "parse", lambda name, content, _: real(name, content, 2.0**62))
     outcome = boot(tree, journal)
     assert "written at no time that a calendar knows, is newer than" in outcome.judgement.why
 

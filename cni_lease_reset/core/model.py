@@ -97,6 +97,14 @@ class Config(NamedTuple):
     keep_resets: int = 3
 
 
+class Stuck(NamedTuple):
+    """A lease that could not be read or moved, while others of its network could."""
+
+    network: str
+    address: str
+    why: str
+
+
 class Network(NamedTuple):
     """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
 
@@ -105,7 +113,7 @@ class Network(NamedTuple):
     inet6: int = 0
     torn_inet: int = 0
     torn_inet6: int = 0
-    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
+    found: tuple["Lease", ...] = ()
 
     @property
     def leases(self) -> int:
@@ -117,6 +125,12 @@ class Network(NamedTuple):
         """Those that are empty or hold only NUL bytes: no DEL can ever release them."""
         return self.torn_inet + self.torn_inet6
 
+    @property
+    def unread(self) -> tuple[Stuck, ...]:
+        """Those that cannot be read, and why: they may be torn."""
+        unread = (lease for lease in self.found if lease.unread)
+        return tuple(Stuck(self.name, lease.address, f"unreadable, {lease.unread}") for lease in unread)
+
 
 class Lease(NamedTuple):
     """One lease as it lies on the disk."""
@@ -125,6 +139,7 @@ class Lease(NamedTuple):
     owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
     torn: bool
     written: float = 0.0  # seconds since 1970
+    unread: str = ""  # why it cannot be read
 
 
 class Trouble(NamedTuple):
@@ -176,14 +191,6 @@ class Ruling(NamedTuple):
     refusal: str | None = None  # why none of them may go
     spared: frozenset[str] = frozenset()  # addresses of those that stay
     remarks: tuple[Remark, ...] = ()  # what was survived in asking
-
-
-class Stuck(NamedTuple):
-    """A lease that could not be moved, while others of its network could."""
-
-    network: str
-    address: str
-    why: str
 
 
 class Reset(NamedTuple):

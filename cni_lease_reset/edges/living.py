@@ -58,7 +58,7 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
     pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
-    known = {owner for owner in owners if any(each.know(os.fsencode(owner)) for each in (before, after))}
+    known = before.know(owners) | after.know(owners)
     return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
 
 

@@ -1,5 +1,6 @@
 """The boot marker: one small file that says whether the last boot came to a clean end."""
 
+import os
 import re
 from contextlib import suppress
 from typing import Final
@@ -56,14 +57,15 @@ def read(node: Node) -> Reading:
 
 def _read(directory: int) -> Reading:
     try:
-        content, written = durable.read(directory, NAME, _LIMIT + 1)
+        found = parse(durable.read(directory, NAME, _LIMIT + 1))
+        if isinstance(found, Marker):
+            found = found._replace(written=os.stat(NAME, dir_fd=directory, follow_symlinks=False).st_mtime)
     except FileNotFoundError:
         return NoMarker()
     except OSError as error:
         is_file = not isinstance(error, durable.NotAFileError)
         return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
-    found = parse(content)
-    return found._replace(written=written) if isinstance(found, Marker) else found
+    return found
 
 
 def take(node: Node) -> None:

@@ -31,7 +31,7 @@ def read(node: Node) -> Record:
     """Read the record of the last ``boot``."""
     try:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
-            return parse(durable.read(directory, _NAME, _LIMIT)[0])
+            return parse(durable.read(directory, _NAME, _LIMIT))
     except FileNotFoundError:
         return None
     except OSError as error:

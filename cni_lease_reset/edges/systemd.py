@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from ..core.model import UNIT
 from .lock import OF_SYSTEMD, SYSTEMD
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Manager:
         """Tell whether the system shuts down."""
         return Answer(None)
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:  # noqa: ARG002  nobody can tell
-        """Tell which units a unit is ordered before, whether they exist or not; ``None`` where nobody can tell."""
-        return None
+    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002  nobody can tell
+        """Tell which of these units may start before ours, as far as anybody can tell."""
+        return ()
 
 
 class Systemd(Manager):
@@ -94,13 +95,14 @@ class Systemd(Manager):
         runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
         return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:
-        """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
+    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
+        """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""
         try:
-            [shown] = _systemctl("Before", unit, seconds=SYSTEMD)
-            return tuple(shown.get("Before", "").split()) or None  # each unit has some
+            ours, *others = _systemctl("Before,Id", UNIT, *units, seconds=SYSTEMD)
         except _NoAnswerError:
-            return None
+            return ()
+        before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
+        return tuple(unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before)
 
 
 class _NoAnswerError(Exception):
@@ -131,6 +133,9 @@ def _stand_in_for_the_package() -> None:
     from importlib.machinery import PathFinder
     from types import ModuleType
 
+    from . import packages
+
+    packages.reach()
     found = PathFinder.find_spec("pystemd")
     if "pystemd" not in sys.modules and found is not None and found.submodule_search_locations is not None:
         package = ModuleType("pystemd")
@@ -149,8 +154,8 @@ def _look(bus: "DBus", units: Sequence[str]) -> _Told:
     names = apply_signature(b"as", [[unit.encode() for unit in units]])
     rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
     left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
-    found = zip(rows, left, strict=True)
-    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for row, when in found]
+    found = zip(units, rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for _, row, when in found]
 
 
 def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, str]]:
@@ -168,6 +173,8 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
     except (OSError, subprocess.CalledProcessError) as error:
         raise _NoAnswerError(f"systemctl failed ({error})") from error
     blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
+    if units and len(blocks) != len(units):
+        raise _NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
     return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 

@@ -136,7 +136,7 @@ def test_a_mark_that_cannot_be_read_may_be_clean_and_does_not_stay(
     tree.config("network: [mistyped]\n")  # so that nothing is written over it
     read = durable.read
 
-    def failing(parent: int, name: str, limit: int) -> tuple[bytes, float]:
+    def failing(parent: int, name: str, limit: int) -> bytes:
         if name == "marker":
             raise OSError(code, os.strerror(code), name)
         return read(parent, name, limit)

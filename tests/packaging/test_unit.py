@@ -11,8 +11,10 @@ from conftest import THIS, TOP, Systemd, Tree
 from programs import command
 
 from cni_lease_reset import cli
+from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import lock
+from cni_lease_reset.edges.config import parse
 from cni_lease_reset.edges.node import Node
 
 PROGRAM = "/usr/bin/cni-lease-reset"
@@ -152,8 +154,19 @@ def test_the_cage_of_recover_differs_from_the_boot_units_in_what_it_needs() -> N
     cage = {
         name for name in kept if re.match("Protect|Private|Restrict|Lock|NoNew|IPAddress|Device|Keyring|Remove", name)
     }
-    needs = {"PrivateNetwork", "RestrictNamespaces", "ProtectHome"}  # the last: "yes" or "read-only"
+    needs = {"PrivateNetwork", "RestrictNamespaces"}
     assert {name for name in cage if sets.get(name) != kept[name]} <= needs
+
+
+@pytest.mark.parametrize("unit", [UNIT, RECOVER, METRICS], ids=lambda unit: unit.name)
+def test_no_place_that_a_data_dir_may_have_looks_empty_from_within(unit: Path) -> None:
+    """What ProtectHome=yes hides no ReadWritePaths= brings back."""
+    assert settings(unit)["ProtectHome"] == ["read-only"]
+    assert not settings(unit).keys() & {"InaccessiblePaths", "TemporaryFileSystem", "RootDirectory"}
+    hidden = {"/tmp", "/var/tmp", "/dev"}  # by PrivateTmp= and PrivateDevices=
+    for place in hidden:
+        with pytest.raises(ConfigError):
+            parse(f"data_dir: {place}/networks\n".encode())
 
 
 def test_timers_are_for_their_operator_to_enable() -> None:
