@@ -157,6 +157,8 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
         leaked = any(sight.of(Fate.LEAKED) for sight in seen)
         if options.dry_run or not leaked:
+            if failure := recover.failed(seen):
+                raise failure
             print("Nothing was changed." if leaked else "Nothing to recover.")
             return os.EX_OK
     if not (options.yes or _confirmed()):

@@ -55,7 +55,10 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
         for entry in events.of_boot(outcome):  # telling is the least important act
             journal.send(entry)
         if isinstance(settings, Config) and outcome.reset is not None:
-            _prune(node, settings, journal)
+            from .edges import shelf
+
+            for remark in shelf.prune(node, settings):
+                journal.send(events.of_remark(remark))
     return outcome
 
 
@@ -148,16 +151,6 @@ def _remember(node: Node, outcome: Outcome) -> Outcome:
         remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
         return outcome._replace(remarks=(*outcome.remarks, remark))
     return outcome
-
-
-def _prune(node: Node, settings: Config, journal: Journal) -> None:
-    from .edges import shelf
-
-    try:
-        shelf.prune(node, settings)
-    except OSError as error:
-        what = f"Old resets cannot be removed: {describe(error)}, ignoring"
-        journal.send(events.of_remark(Remark(About.IGNORED, what)))
 
 
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:

@@ -1,5 +1,6 @@
 """What somebody should see to, in sentences: what, and what to do. ``status --check`` exits 3 if there is any."""
 
+import os
 from collections.abc import Iterator
 
 from ..core.errors import printable
@@ -18,6 +19,7 @@ from ..core.model import (
     Reading,
     Result,
     State,
+    Survey,
     Verdict,
 )
 from ..core.plan import is_crowded
@@ -81,9 +83,18 @@ def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], confi
         yield f"{name}: more than {config.max_kept_leases} addresses are taken{remedy}"
 
 
-def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
-    """Crowded networks that a mistyped name would leave out."""
-    for network in networks:
+def of_networks(node: Node, survey: Survey, config: Config) -> Iterator[str]:
+    """Networks that cannot be dealt with, and crowded ones that a mistyped name would leave out."""
+    for trouble in survey.troubles:
+        name, advice = printable(trouble.network), ". Put a directory there, or take the name out of 'networks'"
+        what = "cannot be dealt with" if trouble.again else "is skipped"
+        yield f"Network {name} {what}: {trouble.why}{'' if trouble.again else advice}"
+    for network in survey.networks:
+        lock = f"{config.data_dir}/{network.name}/lock"
+        if os.path.islink(node.path(lock)) or os.path.isdir(node.path(lock)):
+            advice = f"Remove {printable(lock, quoted=True)}, host-local makes a new one"
+            yield f"Network {printable(network.name)} is skipped: its lock is no file. {advice}"
+    for network in survey.unlisted:
         if is_crowded(network, config.max_kept_leases):
             problem = f"{printable(network.name)} holds {network.leases} leases, and no setting names it."
             yield f"{problem} If it is one of Kubernetes, add it to 'networks'."

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ..core import events
@@ -65,16 +66,15 @@ def gather(node: Node, systemd: Manager) -> Report:
     reading = _try(lambda: marker.read(node), unread)
     boot_id = _try(node.boot_id, unread)
     survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
-    unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
     stocks = _try(lambda: _stocks(node, settings, survey.networks, unread), unread) or ()
-    resets = _try(lambda: _resets(node, settings), unread) or ()
+    resets = _try(lambda: _resets(node, settings, unread), unread) or ()
     noted = record.read(node)
     outcome = record.judged(noted, boot_id)
     pending = attention.pending(boot_id, outcome, reading, settings)
     wrong = [*attention.of_boot(outcome, pending)]
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
-    wrong += attention.of_unlisted(survey.unlisted, settings)
+    wrong += attention.of_networks(node, survey, settings)
     wrong += attention.of_surroundings(node, settings, systemd)
     not_read = tuple(dict.fromkeys(unread))
     return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
@@ -111,10 +111,11 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
     return stock._replace(live=sum(fate.lives for fate in fates), leaked=fates.count(Fate.LEAKED))
 
 
-def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
+def _resets(node: Node, settings: Config, unread: list[str]) -> tuple[OnShelf, ...]:
     try:
         with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-            return tuple(_on_shelf(above, name) for name in reversed(shelf.resets(above)))
+            found = [_try(partial(_on_shelf, above, name), unread) for name in reversed(shelf.resets(above))]
+            return tuple(each for each in found if each is not None)
     except FileNotFoundError:
         return ()
 

@@ -103,7 +103,9 @@ def message(outcome: Outcome) -> str:
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
             return f"{lead}: the kernel never went down, pods may live; {leases(total.kept)} kept."
         case Result.NOTHING_DUE:
-            return f"{lead}: nothing to set aside ({outcome.why}), {leases(total.kept)} kept{others}."
+            skipped = any(remark.about is About.NETWORK_SKIPPED for remark in outcome.remarks)
+            to = "" if skipped else "to "
+            return f"{lead}: nothing {to}set aside ({outcome.why}), {leases(total.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
     return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured

@@ -84,6 +84,14 @@ class Config(NamedTuple):
     keep_resets: int = 3
 
 
+class Stuck(NamedTuple):
+    """A lease that could not be read or moved, while others of its network could."""
+
+    network: str
+    address: str
+    why: str
+
+
 class Network(NamedTuple):
     """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
 
@@ -92,7 +100,7 @@ class Network(NamedTuple):
     inet6: int = 0
     torn_inet: int = 0
     torn_inet6: int = 0
-    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
+    files: tuple[tuple[str, bytes | str, float], ...] = ()  # what edges.leases parses where it matters
 
     @property
     def leases(self) -> int:
@@ -103,6 +111,13 @@ class Network(NamedTuple):
     def torn(self) -> int:
         """Those that are empty or hold only NUL bytes: no DEL can ever release them."""
         return self.torn_inet + self.torn_inet6
+
+    @property
+    def unread(self) -> tuple[Stuck, ...]:
+        """Those that cannot be read, and why: they may be torn."""
+        return tuple(
+            Stuck(self.name, name, f"unreadable, {why}") for name, why, _ in self.files if isinstance(why, str)
+        )
 
 
 class Lease(NamedTuple):
@@ -163,14 +178,6 @@ class Ruling(NamedTuple):
     refusal: str | None = None  # why none of them may go
     spared: frozenset[str] = frozenset()  # addresses of those that stay
     remarks: tuple[Remark, ...] = ()  # what was survived in asking
-
-
-class Stuck(NamedTuple):
-    """A lease that could not be moved, while others of its network could."""
-
-    network: str
-    address: str
-    why: str
 
 
 class Reset(NamedTuple):

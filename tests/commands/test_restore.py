@@ -84,6 +84,80 @@ def test_one_that_fails_half_way_says_how_many_are_back_of_which_network(
     )
 
 
+OF_ONE_LEASE = pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EPERM, errno.EIO, errno.EACCES])
+
+
+@OF_ONE_LEASE
+def test_one_that_cannot_be_moved_is_named_and_the_others_come_back(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    with monkeypatch.context() as broken:
+        failing("rename", broken, lambda arguments: arguments[0] == "10.52.0.4", code)
+        said = restore.restore(tree.node, journal, reset)
+    stays = f"Lease 10.52.0.4 of k8s-pod-network stays: {os.strerror(code)}, ignoring"
+    assert said == f"cbr0: 1 put back, 0 left\nk8s-pod-network: 4 put back, 1 left\n{stays}\n"
+    assert (len(tree.leases()), tree.set_aside()) == (4, {"10.52.0.4"})
+    assert [(entry.message_id, entry.priority) for entry in journal.entries] == [
+        (MessageId.LEASE_STUCK, 4),
+        (MessageId.RESTORED, 5),
+    ]
+    assert journal.entries[0].message == stays
+    restore.restore(tree.node, journal, reset)
+    assert (len(tree.leases()), list((tree.state / "set-aside").iterdir())) == (5, [])
+
+
+@OF_ONE_LEASE
+def test_where_none_of_several_can_be_moved_it_is_the_networks_failure(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    failing("rename", monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), code)
+    with pytest.raises(InputOutputError) as error:
+        restore.restore(tree.node, journal, reset)
+    assert f"k8s-pod-network: all 5 leases stay: {os.strerror(code)}; the rest stays" in str(error.value)
+    assert (tree.leases("cbr0"), len(tree.set_aside())) == ({"fd00::2"}, 5)
+
+
+@pytest.mark.parametrize("call", ["open", "listdir"])
+def test_a_networks_folder_that_cannot_be_read_keeps_no_other_back(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    place = (tree.state / "set-aside" / reset / "k8s-pod-network").stat().st_ino
+
+    def meant(arguments: tuple[object, ...]) -> bool:
+        if call == "open":
+            return arguments[0] == "k8s-pod-network"
+        return isinstance(arguments[0], int) and os.stat(arguments[0]).st_ino == place
+
+    failing(call, monkeypatch, meant, errno.EIO)
+    with pytest.raises(InputOutputError, match="k8s-pod-network: .*Input/output error"):
+        restore.restore(tree.node, journal, reset)
+    assert (tree.leases(), tree.leases("cbr0"), len(tree.set_aside())) == (set(), {"fd00::2"}, 5)
+
+
+def test_an_empty_reset_that_cannot_be_removed_is_told_and_all_is_back(
+    tree: Tree, reset: str, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing("rmdir", monkeypatch, lambda arguments: arguments[0] == "cbr0", errno.EIO)
+    said = restore.restore(tree.node, journal, reset)
+    assert "k8s-pod-network: 5 put back, 0 left\n" in said
+    assert said.endswith("Old resets cannot be removed: 'cbr0': Input/output error, ignoring\n")
+    assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.RESTORED]
+
+
+@pytest.mark.parametrize("lock", ["a link", "a directory"])
+def test_a_lock_that_is_no_file_keeps_its_network_on_the_shelf(
+    tree: Tree, reset: str, journal: Kept, lock: str
+) -> None:
+    (tree.network / "lock").unlink()
+    if lock == "a link":
+        (tree.network / "lock").symlink_to(tree.root / "victim")
+    else:
+        (tree.network / "lock").mkdir()
+    with pytest.raises(InputOutputError, match="k8s-pod-network: 'lock': "):
+        restore.restore(tree.node, journal, reset)
+    assert (tree.leases("cbr0"), len(tree.set_aside())) == ({"fd00::2"}, 5)
+
+
 def test_another_of_our_programs_is_respected(tree: Tree, reset: str, journal: Kept) -> None:
     with only_one(tree.node), pytest.raises(BusyError, match="another cni-lease-reset is at work, try again"):
         restore.restore(tree.node, journal, reset)

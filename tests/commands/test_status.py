@@ -217,6 +217,26 @@ def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
     assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report, Screen())
 
 
+@pytest.mark.parametrize("what", ["a link", "a folder that cannot be opened", "a folder that cannot be listed"])
+def test_a_reset_that_cannot_be_read_hides_no_other(troubled: Tree, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    broken = "4-20261123T010000Z-22222222"
+    folder = troubled.state / "set-aside" / broken / "broken"
+    if what == "a link":
+        folder.parent.symlink_to(troubled.root)
+    else:
+        folder.mkdir(parents=True)
+        place = folder.stat().st_ino
+        if what == "a folder that cannot be opened":
+            failing("open", monkeypatch, lambda arguments: arguments[0] == "broken", errno.EIO)
+        else:
+            meant = lambda it: isinstance(it[0], int) and os.stat(it[0]).st_ino == place  # noqa: E731
+            failing("listdir", monkeypatch, meant, errno.EIO)
+    report = gathered(troubled)
+    assert [reset.leases for reset in report.resets] == [131, 120]
+    [unread] = report.unread
+    assert unread.startswith(f"'set-aside/{broken}': ")
+
+
 def test_a_long_name_gets_a_line_of_its_own(tree: Tree) -> None:
     name = "k8s-pod-network-" + "x" * 40
     tree.config(f"networks: [{name}]\n")
