@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import service
 from .core import events
-from .core.errors import (
-    BusyError,
-    CniLeaseResetError,
-    RefusedError,
-    UsageError,
-    describe,
-    printable,
-)
+from .core.errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
 from .core.events import Entry
 from .core.model import Result
 from .edges.journald import Journal, say
@@ -136,7 +129,15 @@ def _where(error: BaseException) -> str:
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     if force and node.is_this_machine:
         raise UsageError("--force needs --root: on this machine systemd knows whether the system goes down")
-    service.shutdown(node, manager, Journal(node), force=force)
+    journal = Journal(node)
+    try:
+        service.shutdown(node, manager, journal, force=force)
+    except CniLeaseResetError as error:
+        journal.send(events.of_shutdown(marked=False, why=str(error)))
+        return error.status
+    except OSError as error:
+        journal.send(events.of_shutdown(marked=False, why=describe(error)))
+        return os.EX_IOERR
     return os.EX_OK
 
 
@@ -157,6 +158,8 @@ def _recover(node: Node, options: "argparse.Namespace") -> int:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
         leaked = any(sight.of(Fate.LEAKED) for sight in seen)
         if options.dry_run or not leaked:
+            if failure := recover.failed(seen):
+                raise failure
             print("Nothing was changed." if leaked else "Nothing to recover.")
             return os.EX_OK
     if not (options.yes or _confirmed()):
@@ -189,9 +192,9 @@ def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
 
     report = status.gather(node, systemd)
     if options.metrics is True:
-        _answer(metrics.text(node, report))
+        _answer(metrics.text(report))
     elif options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
+        metrics.write(node, options.metrics, metrics.text(report))
     elif options.json:
         _answer(display.as_json(report))
     else:

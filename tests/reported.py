@@ -20,6 +20,8 @@ def shown(tree: Tree) -> str:
 
 def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:
     """A boot that came to this, on a node that runs."""
+    outcome = Outcome(THIS, Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER), result, why)
     tree.mark("running", THIS)
-    judgement = Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER)
-    record.finish(tree.node, Outcome(THIS, judgement, result, why))
+    if not outcome.done:
+        (tree.state / "marker").unlink()
+    record.finish(tree.node, outcome)

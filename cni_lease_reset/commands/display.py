@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
-from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
+from ..core.model import BootId, Marker, NoMarker, Outcome, Reading, Result
 from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local, wrapped
@@ -19,11 +19,12 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 def as_json(report: Report) -> str:
     """Write the report for programs; the names are documented in the README."""
-    noted = report.record
+    outcome = record.judged(report.record, report.boot_id)
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
-        "boot": record.as_json(noted) if isinstance(noted, Outcome) else None,
+        "config_valid": report.config_valid,
+        "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
         "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
@@ -65,9 +66,10 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
         case Outcome() as done if done.boot_id == report.boot_id:
             total = done.total
             counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
+            mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
             return (
                 ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
-                ("This boot", f"{done.result}: {printable(done.why)}"),
+                ("This boot", f"{done.result}: {printable(done.why)}{mended}"),
                 ("", counts + (f", in {done.reset}" if done.reset else "")),
             )
         case None:
@@ -77,7 +79,8 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
         case record.Unreadable(why=unread):
             why = f"not known: /run/cni-lease-reset/boot: {unread}"
         case _:
-            why = "not judged: the record under /run is of another boot"
+            whose = "of another boot" if report.boot_id else "of this boot or another: its id cannot be read"
+            why = f"not judged: the record under /run is {whose}"
     return (("Last boot", why),)
 
 
@@ -85,8 +88,8 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     """Show the marker, to programs and to people."""
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
-            whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
-            return reading._asdict(), f"{state} since {since} ({whose})"
+            whose = "this boot" if boot_id == this else f"{'another ' if this else ''}boot, {boot_id[:8]}"
+            return {"state": state, "boot_id": boot_id, "since": since}, f"{state} since {since} ({whose})"
         case NoMarker():
             return {"state": "none"}, "none: the next boot cannot tell how this one ended"
         case None:
@@ -99,7 +102,11 @@ def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
     lines = [f"{name:<40}{counts}"] if len(name) <= 40 else [name, f"{'':<40}{counts}"]
-    return lines + [_pool_line(pool, screen) for pool in stock.pools]
+    several = len(stock.pools) > len({pool.family for pool in stock.pools})
+    for pool in stock.pools:
+        which = wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8) if several else []
+        lines += [_pool_line(pool, screen), *which]
+    return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 
 def _pool_line(pool: Pool, screen: Screen) -> str:

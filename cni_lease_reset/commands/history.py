@@ -39,6 +39,15 @@ class Boot(NamedTuple):
     usec: int | None
 
 
+class Summary(NamedTuple):
+    """All boots together, as ``--json`` shows it."""
+
+    boots: int
+    unclean: int  # found that the boot before them had ended uncleanly
+    leaked: int  # leases that were set aside
+    leases_at_boot: tuple[int, ...]  # that each boot found, oldest first
+
+
 class History(NamedTuple):
     """The boots of the journal, newest first."""
 
@@ -47,19 +56,12 @@ class History(NamedTuple):
     remarks: tuple[str, ...]  # what journalctl had to say
 
     @property
-    def unclean(self) -> int:
-        """How many found that the boot before them had ended uncleanly."""
-        return sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
-
-    @property
-    def leaked(self) -> int:
-        """All leases that were set aside."""
-        return sum(boot.leases["cleared"] or 0 for boot in self.boots)
-
-    @property
-    def trend(self) -> tuple[int, ...]:
-        """The leases that each boot found, oldest first."""
-        return tuple(found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None)
+    def summary(self) -> Summary:
+        """Sum up."""
+        unclean = sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
+        leaked = sum(boot.leases["cleared"] or 0 for boot in self.boots)
+        trend = tuple(found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None)
+        return Summary(len(self.boots), unclean, leaked, trend)
 
 
 def read(node: Node) -> History:
@@ -128,12 +130,7 @@ def as_json(history: History) -> str:
         "version": VERSION,
         "volatile": history.volatile,
         "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots],
-        "summary": {
-            "boots": len(history.boots),
-            "unclean": history.unclean,
-            "leaked": history.leaked,
-            "leases_at_boot": history.trend,
-        },
+        "summary": history.summary._asdict(),
         "remarks": history.remarks,
     }
     return json.dumps(document, indent=2) + "\n"
@@ -143,11 +140,11 @@ def as_text(history: History, screen: Screen) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
     lines += [_line(boot, screen) for boot in history.boots]
-    number, trend = len(history.boots), history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
+    number, unclean, leaked, found = history.summary
+    trend = found[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
     if number:
-        leaked = f"{leases(history.leaked)} leaked and set aside."
-        boots = f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown"
-        lines += ["", f"{boots}; {leaked}"]
+        boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
+        lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."]
     else:
         lines.append("(no boot of cni-lease-reset is in the journal)")
     if len(trend) > 1:

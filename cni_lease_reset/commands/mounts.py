@@ -13,18 +13,20 @@ _MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
-    mounts = mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo"))
+    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
+
+
+def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | None:
     mount = _above(mounts, path)
     if mount is None:
-        return None
+        return unseen
     if mount.kind in _MEMORY:
         return f"{mount.point} is a {mount.kind}"
-    for option in mount.options if mount.kind == "overlay" else ():
-        key, _, upper = option.partition("=")
-        below = _above(mounts, upper) if key == "upperdir" else None
-        if below is not None and below.kind in _MEMORY:
-            return f"{mount.point} is an overlay that writes to a {below.kind}"
-    return None
+    upper = next((each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")), None)
+    others = tuple(each for each in mounts if each is not mount)
+    # What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
+    why = upper and _lost(others, upper, "no mount in sight holds that (raspi-config's is in memory)")
+    return why and f"{mount.point} is an overlay that writes to {upper}, and {why}"
 
 
 def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:

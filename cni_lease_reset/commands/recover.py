@@ -2,16 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.fate import Fate, Living, sort_out
-from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Trouble
+from ..core.model import Config, Lease, Network, Remark, Reset, Ruling, Step, Trouble
+from ..core.outcome import skipped
 from ..core.plan import is_crowded
-from ..edges import config, durable, leases, living, record, setaside, shelf
+from ..edges import config, durable, leases, living, lock, record, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
@@ -30,6 +31,7 @@ class Sight(NamedTuple):
     living: Living = Living()
     cleared: int = 0
     wrong: CniLeaseResetError | None = None
+    remarks: tuple[Remark, ...] = ()  # what was survived
 
     def of(self, fate: Fate) -> tuple[Lease, ...]:
         """List the leases with one fate."""
@@ -40,23 +42,33 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
-    settings = config.read(node).config
-    return tuple(_see(node, network) for network in _networks(node, settings, crowded=crowded))
+    found = _networks(node, config.read(node).config, crowded=crowded)
+    return tuple(_see(node, each) if isinstance(each, Network) else _untold(each) for each in found)
 
 
-def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network, ...]:
-    """Read the networks that are configured, or those of them that are crowded."""
+def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network | Trouble, ...]:
+    """Read the networks that are configured, or those of them that are crowded; and what is wrong with the others."""
     found = leases.survey(node, settings)
-    for trouble in found.troubles:
-        if trouble.again:
-            raise InputOutputError(f"network {printable(trouble.network)}: {trouble.why}")
-    return tuple(each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
+    fit = [each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)]
+    return (*fit, *found.troubles)
+
+
+def _untold(trouble: Trouble) -> Sight:
+    """Tell what is wrong with a network: what will not mend by itself is skipped with a remark, as by ``boot``."""
+    if trouble.again:
+        kind = BusyError if trouble.why == setaside.BUSY else InputOutputError
+        return Sight(trouble.network, wrong=kind(trouble.why))
+    return Sight(trouble.network, remarks=(skipped(trouble),))
 
 
 def _see(node: Node, network: Network) -> Sight:
     found = leases.inventory(network)
     alive = living.whose(node, found)
-    return Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
+    fates = sort_out(found, alive, now=time.time(), uptime=node.uptime())
+    if len(fates) > 1 and all(fate is Fate.UNTOUCHABLE for fate in fates.values()):
+        why = next((each.why for each in network.unread), "that are none of host-local's")
+        return Sight(network.name, fates, alive, wrong=InputOutputError(f"{len(fates)} leases {why}"))
+    return Sight(network.name, fates, alive)
 
 
 def work(
@@ -71,25 +83,37 @@ def work(
     onto = Shelf(node, settings, node.boot_id(), "recover")
     done = []
     for network in _networks(node, settings, crowded=crowded):
-        sight = _recover(node, network.name, onto)
+        sight = _recover(node, network.name, onto) if isinstance(network, Network) else _untold(network)
         done.append(sight)
-        if sight.cleared or (sight.wrong is None and not crowded):
+        lines = [remark.text for remark in sight.remarks]
+        if sight.cleared or not (sight.wrong or lines):
             where = f" as {onto.name}" if sight.cleared else ""
-            for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
-                say(line)
+            lines += (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight))
+        for line in lines if sight.cleared or not crowded else ():
+            say(line)
     cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
+    remarks = list(dict.fromkeys(remark for each in done for remark in each.remarks))
     if cleared:
         journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
-            shelf.prune(node, settings)
-    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in done if each.wrong]
+            remarks += shelf.prune(node, settings)
+    failure = failed(done)
+    if (failure or remarks) and (not crowded or record.first_time(node, "recover-refused")):
+        for remark in remarks:
+            journal.send(events.of_remark(remark))
+        if failure is not None:
+            journal.send(events.not_recovered(str(failure).partition(": ")[2], part=bool(cleared)))
+    return failure
+
+
+def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:
+    """Say what went wrong with all of them; an error weighs more than a refusal."""
+    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in sights if each.wrong]
     if not wrong:
         return None
-    why = "; ".join(text for text, _ in wrong)
-    if not crowded or record.first_time(node, "recover-refused"):
-        journal.send(events.not_recovered(why, part=bool(cleared)))
     kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError)
-    return kind(f"{'not all was done' if cleared else 'nothing was changed'}: {why}")
+    lead = "not all was done" if any(each.cleared for each in sights) else "nothing was changed"
+    return kind(f"{lead}: {'; '.join(text for text, _ in wrong)}")
 
 
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:
@@ -97,10 +121,10 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     seen = Sight(name)
     data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
-        with data_dir as data, leases.Hold(node, patience=setaside.PATIENCE) as hold:
+        with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
             if isinstance(network, Trouble):
-                return seen._replace(wrong=InputOutputError(network.why))
+                return _untold(network)
             with only_one(node, create=True):  # not before: host-local's lock may have been waited for
                 if name in hold.networks:
                     seen = _see(node, network)
@@ -111,12 +135,14 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
         return seen._replace(wrong=error)
     except OSError as error:
         return seen._replace(wrong=InputOutputError(describe(error)))
-    wrong: CniLeaseResetError | None = None if reset.refusal is None else RefusedError(reset.refusal)
-    for trouble in reset.troubles:  # one at most: it is one network
-        wrong = (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
+    if reset.refusal is not None:
+        return seen._replace(wrong=RefusedError(reset.refusal), remarks=reset.remarks)
+    told = [_untold(trouble) for trouble in reset.troubles]  # one at most: it is one network
+    wrong = next((each.wrong for each in told), seen.wrong)
+    remarks = (*(remark for each in told for remark in each.remarks), *reset.remarks)
     stuck = {lease.address for lease in reset.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong)
+    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong, remarks)
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:
@@ -124,7 +150,10 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     lines: list[str] = []
     for sight in sights:
         its = sight.of(Fate.LEAKED)
-        lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
+        wrong = [] if sight.wrong is None else [f"{printable(sight.network)}: {sight.wrong}"]
+        lines += [*wrong, *(remark.text for remark in sight.remarks)]
+        if not sight.remarks:
+            lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
         lines += _kept(sight)
         width = max([15, *(len(lease.address) for lease in its)])
         lines += [f"  {'Address':<{width}}  {'Container':<13}  Since"] if its else []

@@ -3,7 +3,8 @@
 from difflib import get_close_matches
 
 from ..core import events
-from ..core.errors import BusyError, InputOutputError, UsageError, printable
+from ..core.errors import BusyError, InputOutputError, RefusedError, UsageError, printable
+from ..core.outcome import of_stuck
 from ..edges import config, durable, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
@@ -13,8 +14,8 @@ from ..edges.node import Node, set_aside_directory
 def restore(node: Node, journal: Journal, reset: str) -> str:
     """Put a reset's leases back, and say what was done.
 
-    Raises :class:`UsageError` where there is no such reset, and :class:`BusyError` and :class:`InputOutputError` that
-    say how many are back where not all could be.
+    Raises :class:`UsageError` where there is no such reset, :class:`RefusedError` where it is of another ``data_dir``;
+    :class:`BusyError` and :class:`InputOutputError` say how many are back where not all could be.
     """
     settings = config.read(node).config
     known = shelf.listing(node, settings)
@@ -23,17 +24,30 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
         near = same or get_close_matches(reset, known, n=1, cutoff=0.3)
         hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
+    failed: list[OSError] = []
     with only_one(node), durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
         with durable.opened(above, reset) as folder:
+            its = shelf.origin(folder)[1]
+            if its not in ("", settings.data_dir):
+                now = f"{printable(its, quoted=True)}, and data_dir is '{settings.data_dir}' now; set it back for this"
+                raise RefusedError(f"nothing was changed: the leases of reset {reset} are of {now}")
             done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
-        if not any(each.left or each.trouble for each in done):
-            shelf.discard(above, reset)
-    back, left = sum(each.back for each in done), sum(each.left for each in done)
-    lines = [f"{printable(each.network)}: {each.back} put back, {each.left} left" for each in done]
-    troubles = [f"{printable(each.network)}: {each.trouble}" for each in done if each.trouble is not None]
-    journal.send(events.restored(reset, back=back, left=left, why="; ".join(troubles)))
+        if not any(each.left or each.moved.stuck or each.moved.trouble for each in done):
+            shelf.discard(above, reset, failed)
+    back, taken = sum(each.moved.number for each in done), sum(each.left for each in done)
+    stuck = tuple(lease for each in done for lease in each.moved.stuck)
+    remarks = [*(remark for each in done for remark in each.remarks), *of_stuck(stuck), *shelf.of_failed(failed)]
+    lines = [
+        f"{printable(each.network)}: {each.moved.number} put back, {each.left + len(each.moved.stuck)} left"
+        for each in done
+    ]
+    troubles = [f"{printable(each.network)}: {each.moved.trouble}" for each in done if each.moved.trouble is not None]
+    for remark in remarks:
+        journal.send(events.of_remark(remark))
+    journal.send(events.restored(reset, back=back, left=taken, why="; ".join(troubles)))
     if troubles:
-        kind = BusyError if all(each.trouble in (None, setaside.BUSY) for each in done) else InputOutputError
+        kind = BusyError if all(each.moved.trouble in (None, setaside.BUSY) for each in done) else InputOutputError
         raise kind(f"not all was put back: {'; '.join(lines + troubles)}; the rest stays in reset {reset}")
-    lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if left else []
+    lines += [remark.text for remark in remarks]
+    lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if taken else []
     return "".join(f"{line}\n" for line in lines)

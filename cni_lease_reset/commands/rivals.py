@@ -18,18 +18,20 @@ TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfile
 
 def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
     """Say who empties one of these directories, or our own, at boot; what cannot be read is nobody's."""
-    ours = [PurePosixPath(f"{network}/10.42.0.2") for network in networks]  # one lease stands for all
-    ours.append(PurePosixPath(STATE_DIRECTORY, "marker"))
+    # One lease stands for all; and what is lost with each.
+    ours = dict.fromkeys((PurePosixPath(network, "10.42.0.2") for network in networks), "what leaked is not seen")
+    ours[PurePosixPath(STATE_DIRECTORY, "marker")] = "the marker is lost and every boot sets all leases aside"
     files: dict[str, str] = {}
     for directory in TMPFILES:
         for name in foreign.listing(node, directory, ".conf"):
             files.setdefault(name, f"{directory}/{name}")
     for path in files.values():
         for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
-            lost = _taken(line, ours)
-            if lost is not None:
+            taken = [file for file in ours if _takes(line, file)]
+            if taken:
+                lost = ", ".join(dict.fromkeys(ours[file] for file in taken))
                 where = printable(f"{path}:{number}")
-                yield f"{where} empties {printable(str(lost.parent))} at boot, so what leaked is not seen"
+                yield f"{where} empties {printable(str(taken[0].parent))} at boot, so {lost}"
     for path in HARVESTER:
         lines = foreign.glance(node, path).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
@@ -38,18 +40,14 @@ def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
             yield f"{path} empties {printable(emptied)} at each boot, so what leaked is not seen"
 
 
-def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:
-    """Tell which file a line of tmpfiles.d takes: r by a pattern, R also with what is above it, D with that alone."""
+def _takes(line: str, file: PurePosixPath) -> bool:
+    """Whether a line of tmpfiles.d takes a file: r by a pattern, R also with what is above it, D with that alone."""
     try:
         kind, pattern, *_ = shlex.split(line, comments=True)
     except ValueError:
-        return None
+        return False
     name = os.path.basename(pattern)
-    for file in files if pattern.startswith("/") else ():
-        lease = (
-            file.with_name(name) if re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) else file
-        )  # it may mean addresses
-        gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
-        if any(each.match(pattern) for each in gone):
-            return file
-    return None
+    means_addresses = re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) and file.name != "marker"
+    lease = file.with_name(name) if means_addresses else file
+    gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
+    return pattern.startswith("/") and any(each.match(pattern) for each in gone)

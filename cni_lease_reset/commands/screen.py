@@ -46,11 +46,8 @@ class Screen(NamedTuple):
 def of(stream: TextIO) -> Screen:
     """Look at a stream: colour on a terminal only, and never with NO_COLOR (no-color.org)."""
     colours = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    try:
-        _SPARKS.encode(stream.encoding or "ascii")
-    except UnicodeEncodeError:
-        return Screen(colours, glyphs=False)
-    return Screen(colours)
+    encoding = stream.encoding or "ascii"
+    return Screen(colours, glyphs=_SPARKS.encode(encoding, "replace").decode(encoding) == _SPARKS)
 
 
 def wrapped(text: str, *, indent: int) -> list[str]:

@@ -43,13 +43,6 @@ class MessageId(StrEnum):
     NO_RUNTIME = "8b1f6d3a9c5e4270b4e7a2c9d0f18320"
 
 
-_LEAD: Final = {
-    Verdict.UNKNOWN: "No marker",
-    Verdict.DAMAGED: "Damaged marker",
-    Verdict.UNCLEAN: "Unclean shutdown",
-    Verdict.CLEAN: "Clean shutdown",
-    Verdict.SAME_BOOT: "Same boot",
-}
 KINDS: Final = {
     Result.CLEARED: (MessageId.CLEARED, _NOTICE),
     Result.NOTHING_DUE: (MessageId.NOTHING_DUE, _INFO),
@@ -95,15 +88,17 @@ def verdict(outcome: Outcome) -> Entry:
 
 def message(outcome: Outcome) -> str:
     """Say in one line how the last boot ended and what came of it."""
-    lead = _LEAD[outcome.judgement.verdict]
+    lead = outcome.judgement.brief.capitalize()
     total, others = outcome.total, _not_configured(outcome)
     match outcome.result:
         case Result.CLEARED:
             return f"{lead}: {leases(total.cleared)} set aside as {outcome.reset}, {total.kept} kept{others}."
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
-            return f"{lead}: the kernel never went down, pods may live; {leases(total.kept)} kept."
+            return f"{lead}: the kernel never went down, pods may live; nothing set aside."
         case Result.NOTHING_DUE:
-            return f"{lead}: nothing to set aside ({outcome.why}), {leases(total.kept)} kept{others}."
+            skipped = any(remark.about is About.NETWORK_SKIPPED for remark in outcome.remarks)
+            to = "" if skipped else "to "
+            return f"{lead}: nothing {to}set aside ({outcome.why}), {leases(total.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
     return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured
@@ -122,7 +117,11 @@ def leases(number: int) -> str:
 
 def busy() -> Entry:
     """Another of our programs holds the state directory."""
-    return _entry(MessageId.BUSY, _WARNING, "Another cni-lease-reset is at work; nothing was changed.")
+    return _entry(
+        MessageId.BUSY,
+        _WARNING,
+        "Another cni-lease-reset is at work; no lease was set aside, the next boot does it.",
+    )
 
 
 def unexpected(what: str) -> Entry:
@@ -134,7 +133,7 @@ def of_shutdown(*, marked: bool, why: str) -> Entry:
     """Write down what ``shutdown`` did with the marker."""
     if marked:
         return _entry(MessageId.MARKED_CLEAN, _INFO, f"Clean shutdown marked: {why}.")
-    return _entry(MessageId.NOT_MARKED, _NOTICE, f"Marker left as it is: {why}.")
+    return _entry(MessageId.NOT_MARKED, _NOTICE, f"Not marked as clean: {why}.")
 
 
 def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:

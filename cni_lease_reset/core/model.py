@@ -25,6 +25,7 @@ class Marker(NamedTuple):
     state: State
     boot_id: BootId
     since: str  # UTC, for people; no decision looks at it
+    written: float = 0.0  # the file's own time, in seconds since 1970: a newer lease disproves a clean mark
 
 
 class NoMarker(NamedTuple):
@@ -58,6 +59,18 @@ class Judgement(NamedTuple):
     why: str
     previous: BootId | None = None
 
+    @property
+    def brief(self) -> str:
+        """The verdict in two words."""
+        match self.verdict:
+            case Verdict.UNKNOWN:
+                return "no marker" if self.previous is None else "disproved clean mark"
+            case Verdict.DAMAGED:
+                return "damaged marker"
+            case Verdict.SAME_BOOT:
+                return "same boot"
+        return f"{self.verdict} shutdown"
+
 
 class ClearWhen(StrEnum):
     """After which verdicts every lease is due."""
@@ -84,6 +97,14 @@ class Config(NamedTuple):
     keep_resets: int = 3
 
 
+class Stuck(NamedTuple):
+    """A lease that could not be read or moved, while others of its network could."""
+
+    network: str
+    address: str
+    why: str
+
+
 class Network(NamedTuple):
     """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
 
@@ -92,7 +113,7 @@ class Network(NamedTuple):
     inet6: int = 0
     torn_inet: int = 0
     torn_inet6: int = 0
-    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
+    found: tuple["Lease", ...] = ()
 
     @property
     def leases(self) -> int:
@@ -104,6 +125,12 @@ class Network(NamedTuple):
         """Those that are empty or hold only NUL bytes: no DEL can ever release them."""
         return self.torn_inet + self.torn_inet6
 
+    @property
+    def unread(self) -> tuple[Stuck, ...]:
+        """Those that cannot be read, and why: they may be torn."""
+        unread = (lease for lease in self.found if lease.unread)
+        return tuple(Stuck(self.name, lease.address, f"unreadable, {lease.unread}") for lease in unread)
+
 
 class Lease(NamedTuple):
     """One lease as it lies on the disk."""
@@ -112,6 +139,7 @@ class Lease(NamedTuple):
     owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
     torn: bool
     written: float = 0.0  # seconds since 1970
+    unread: str = ""  # why it cannot be read
 
 
 class Trouble(NamedTuple):
@@ -165,14 +193,6 @@ class Ruling(NamedTuple):
     remarks: tuple[Remark, ...] = ()  # what was survived in asking
 
 
-class Stuck(NamedTuple):
-    """A lease that could not be moved, while others of its network could."""
-
-    network: str
-    address: str
-    why: str
-
-
 class Reset(NamedTuple):
     """What was set aside, and where: lease counts by network."""
 
@@ -220,6 +240,11 @@ class Outcome(NamedTuple):
     unlisted: tuple[tuple[str, int], ...] = ()  # networks that no pattern names, and their leases
     remarks: tuple[Remark, ...] = ()
     usec: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was due was done."""
+        return self.result in (Result.CLEARED, Result.NOTHING_DUE)
 
     @property
     def total(self) -> NetworkOutcome:

@@ -1,11 +1,21 @@
-"""Marker and boot id in, verdict out. Pure; the README's truth table is its test."""
+"""Marker, boot id and newest lease in, verdict out. Pure; the README's truth table is its test."""
 
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
+from .errors import printable
 from .model import BootId, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 
 
-def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
+class Newest(NamedTuple):
+    """The lease that was written last, of all that are configured."""
+
+    network: str
+    address: str
+    written: float  # seconds since 1970
+    when: str  # the same, for people
+
+
+def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: Newest | None = None) -> Judgement:
     """Tell how the boot before this one ended. ``ran_before``: /run says that ``boot`` ran under this kernel."""
     match reading:
         case Marker(boot_id=previous) if previous == boot_id:
@@ -16,6 +26,10 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             return Judgement(
                 Verdict.SAME_BOOT, "boot ran before under this very kernel", getattr(reading, "boot_id", None)
             )
+        case Marker(state=State.CLEAN, boot_id=previous, written=written) if newest and newest.written > written:
+            # A boot that we did not see: masked, an interpreter that does not start, a shutdown that was cancelled.
+            lease = f"lease {newest.address} of {printable(newest.network)}, written {newest.when}"
+            return Judgement(Verdict.UNKNOWN, f"{lease}, is newer than the clean mark of {reading.since}", previous)
         case Marker(state=State.CLEAN, boot_id=previous):
             # Written by ExecStop after RKE2 had stopped, while the system went down.
             return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)
@@ -23,8 +37,9 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool) -> Judgement:
             # Nobody got to replace it: power cut, reset, panic, watchdog, or a forced power-off.
             return Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", previous)
         case NoMarker():
-            # A first start, or removed on purpose: a clean shutdown cannot be proven.
-            return Judgement(Verdict.UNKNOWN, "there is no marker of an earlier boot")
+            # Or removed on purpose. A clean shutdown cannot be proven.
+            cause = "a first boot, or the last one could not do what was due or mark its end (its journal says which)"
+            return Judgement(Verdict.UNKNOWN, f"there is no marker: {cause}")
         case DamagedMarker(why=why):
             # Somebody else wrote it, or the disk lied: the same.
             return Judgement(Verdict.DAMAGED, f"the marker cannot be believed: {why}")

@@ -7,11 +7,10 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ..core.errors import printable
-
-SECONDS: Final = 5.0
+from .lock import WHO_LIVES
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class LateError(NoAnswerError):
     """The time is up."""
 
 
-def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
+def ask(question: Callable[[], T], *, seconds: float = WHO_LIVES) -> T:
     """Answer a question in a child, within ``seconds``; plain data only (see marshal). Raises ``NoAnswerError``.
 
     A child that is late is killed, and its end is not waited for: in D state it does not come. It may still hold what

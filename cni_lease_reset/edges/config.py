@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
+_PLAIN: Final = "-?(0|[1-9][0-9]*)"
 _NESTED: Final = object()  # a list or mapping within a value: no setting takes one, never built (it may be a YAML bomb)
 _NAME: Final = os.path.basename(CONFIG_FILE)
+_PASSING: Final = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")  # within our unit, or after a boot
 
 
 class Settings(NamedTuple):
@@ -55,6 +57,9 @@ def parse(content: bytes) -> Settings:
 
 
 def _from_yaml(text: str) -> Settings:
+    from . import packages
+
+    packages.reach()
     import yaml
 
     try:
@@ -94,8 +99,6 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
 
 
 def _suggestion(key: str) -> str:
-    if key == "metrics_file":  # of no released version, but of machines that ran one before
-        return "; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)"
     import difflib
 
     close = difflib.get_close_matches(key, _GETTERS, n=1)
@@ -110,9 +113,11 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False
     if not isinstance(node, yaml.ScalarNode):
         return _NESTED
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
         raise ValueError(f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}") from error
+    # YAML 1.1 reads 0110 as 72 and 1:30 as 90, which nobody means: those stay texts, and no setting takes one.
+    return value if listed or type(value) is not int or re.fullmatch("-?(0|[1-9][0-9]*)", node.value) else node.value
 
 
 def _shown(value: object) -> str:
@@ -154,6 +159,9 @@ def _data_dir(value: object) -> str:
         raise ValueError(f"must be an absolute path, not {_shown(value)}")
     if os.path.normpath(value) != value or value.startswith("//"):
         raise ValueError(f"must be written without '..', '.', '//' or a final '/', not {_shown(value)}")
+    for place in _PASSING:
+        if f"{value}/".startswith(f"{place}/"):
+            raise ValueError(f"cannot be below {place}, which our unit sees empty or a reboot empties")
     for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(value))):
         if f"{ours}/".startswith(f"{value.rstrip('/')}/") or value.startswith(f"{ours}/"):
             raise ValueError(f"must be beside our own directory {ours}, not at, above or below it")
@@ -168,7 +176,7 @@ def _clear_when(value: object) -> ClearWhen:
 
 def _whole(value: object, least: int, other: str = "") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"must be a whole number from {least}{other}, not {_shown(value)}")
+        raise ValueError(f"must be a whole decimal number from {least}{other}, not {_shown(value)}")
     return value
 
 
@@ -184,6 +192,9 @@ _GETTERS: Final[dict[str, Callable[[object], object]]] = {
 
 def render(settings: Settings) -> str:
     """Write the effective configuration as YAML, each line with where it comes from, and the drop-in that it needs."""
+    from . import packages
+
+    packages.reach()
     import yaml
 
     lines = []

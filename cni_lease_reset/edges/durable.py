@@ -75,17 +75,14 @@ def read(parent: int, name: str, limit: int) -> bytes:
     """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise NotAFileError(errno.EINVAL, "Not a regular file", name)
-    return content(parent, name, limit)[0]
+    return content(parent, name, limit)
 
 
-def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
-    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands.
-
-    Returns when it was written, too, in seconds since 1970.
-    """
+def content(parent: int, name: str, limit: int) -> bytes:
+    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands."""
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        return os.read(fd, limit), os.fstat(fd).st_mtime
+        return os.read(fd, limit)
     except OSError as error:  # not with named(), which takes as long as the read
         error.filename = name
         raise

@@ -14,7 +14,7 @@ from typing import Final
 from ..core.errors import describe, printable
 from ..core.fate import Living
 from ..core.model import Lease
-from . import child, mountinfo, namespaces, traces
+from . import child, lock, mountinfo, namespaces, traces
 from .node import Node
 from .sight import Sight, content
 
@@ -38,7 +38,7 @@ def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient:
     addresses = {lease.address for lease in found}
     sight = Sight(caged=caged, lenient=lenient)
     try:
-        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=child.SECONDS)
+        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=lock.WHO_LIVES)
     except child.NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
     return Living._make(said)
@@ -58,7 +58,7 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
     pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
-    known = {owner for owner in owners if any(each.know(os.fsencode(owner)) for each in (before, after))}
+    known = before.know(owners) | after.know(owners)
     return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
 
 

@@ -43,14 +43,24 @@ def ran(record: Record, boot_id: BootId) -> bool:
     return record is not None and (isinstance(record, Unreadable) or record.boot_id == boot_id)
 
 
+def done(record: Record, boot_id: BootId) -> bool:
+    """Whether this boot did all that was due."""
+    outcome = judged(record, boot_id)
+    return outcome is not None and outcome.done
+
+
 def judged(record: Record, boot_id: BootId | None) -> Outcome | None:
     """Return what this boot came to, as far as the record tells."""
     return record if isinstance(record, Outcome) and record.boot_id == boot_id else None
 
 
-def begin(node: Node, boot_id: BootId) -> None:
-    """Record that ``boot`` runs, whatever comes of it. Raises ``OSError``."""
-    _write(node, {"boot_id": boot_id})
+def begin(node: Node, boot_id: BootId) -> OSError | None:
+    """Record that ``boot`` runs, whatever comes of it: a later one may find living pods. Returns why it cannot."""
+    try:
+        _write(node, {"boot_id": boot_id})
+    except OSError as error:
+        return error
+    return None
 
 
 def finish(node: Node, outcome: Outcome) -> None:

@@ -10,94 +10,105 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Stuck, Trouble
-from . import durable, leases
+from ..core.model import Config, Lease, Network, Remark, Reset, Ruling, Step, Stuck, Trouble
+from . import durable, leases, lock
 from .leases import Hold
 from .node import Node
 from .shelf import Shelf
 
 BUSY: Final = "busy: another process holds host-local's lock"
-PATIENCE: Final = 10.0  # seconds for host-local's lock, where a person waits: on a full pool it is in demand
-# A link or a directory in place of a network or of its lock, put there since we looked: the same at every boot.
+# A link or a directory in place of a network or of its lock: the same at every boot.
 _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 # Says of the leases that are due, by network, whether they may go now.
 Guard: TypeAlias = Callable[[Mapping[str, tuple[Lease, ...]]], Ruling]
 
 
+class Moved(NamedTuple):
+    """What came of moving a network's leases, here or back."""
+
+    number: int = 0  # of those that went
+    stuck: tuple[Stuck, ...] = ()  # stayed, each for a reason of its own
+    trouble: str | None = None  # why the rest stayed, too
+
+
 def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, reset: Shelf) -> Reset:
     """Ask the guard, and move what is due of the networks that are held, but for what the guard spares."""
     found = {network.name: network for network in networks}
-    troubles = [_trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
-    stuck: list[Stuck] = []
+    failed = [(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
+    troubles = [Trouble(name, _why(error), again=error.errno not in _NEVER_MENDS) for name, error in failed]
     due = {
-        name: tuple(lease for each in found[name].files if (lease := leases.parse(*each)).torn or not torn_only)
+        name: tuple(lease for lease in found[name].found if lease.torn or not torn_only)
         for name, _, torn_only in steps
         if name in hold.networks
     }
     ruling = guard(due) if due else Ruling()
+    remarks = (*hold.remarks, *ruling.remarks)
     if ruling.refusal is not None:
-        return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)
-    cleared = []
+        return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=remarks)
+    done: dict[str, Moved] = {}
     for name, its in due.items():
         going = [lease.address for lease in its if lease.address not in ruling.spared]
-        cleared.append((name, _move(name, hold.networks[name], going, reset, troubles, stuck)))
-    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=ruling.remarks + reset.remarks)
+        try:
+            with ExitStack() as stack:
+                done[name] = _move(name, going, hold.networks[name], reset.folder(name, stack)) if going else Moved()
+        except OSError as error:
+            done[name] = Moved(trouble=_why(error))
+    troubles += [Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None]
+    stuck = tuple(lease for each in done.values() for lease in each.stuck)
+    cleared = tuple((name, each.number) for name, each in done.items())
+    return Reset(reset.name, cleared, tuple(troubles), stuck, remarks=(*remarks, *reset.remarks))
 
 
-def _trouble(network: str, error: OSError) -> Trouble:
-    why = BUSY if isinstance(error, BlockingIOError) else describe(error)
-    return Trouble(network, why, again=error.errno not in _NEVER_MENDS)
+def _why(error: OSError) -> str:
+    return BUSY if isinstance(error, BlockingIOError) else describe(error)
 
 
-def _move(name: str, network: int, going: list[str], reset: Shelf, troubles: list[Trouble], stuck: list[Stuck]) -> int:
-    """Move leases, one rename each, and return how many went."""
-    moved = 0
-    failed: list[Stuck] = []
-    try:
-        with ExitStack() as stack:
-            folder = reset.folder(name, stack) if going else -1
-            for lease in going:
-                try:
-                    if not reset.node.rehearsal:
-                        os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
-                    moved += 1
-                except FileNotFoundError:  # somebody removed it, lock or not
-                    continue
-                except OSError as error:  # one lease's own matter, unless it is wrong with all of two or more
-                    if error.errno not in leases.OF_ONE_LEASE or len(going) == len(failed) + 1 > 1:
-                        raise
-                    failed.append(Stuck(name, lease, error.strerror or str(error)))
-    except OSError as error:
-        troubles.append(_trouble(name, error))
-    stuck += failed
-    return moved
+def _move(name: str, going: list[str], source: int, target: int | None) -> Moved:
+    """Move leases, one rename each; without a target it is a rehearsal.
+
+    What is wrong with one lease is its own matter, unless none of several can be moved.
+    """
+    moved, stuck = 0, list[Stuck]()
+    for lease in going:
+        try:
+            if target is not None:
+                os.rename(lease, lease, src_dir_fd=source, dst_dir_fd=target)
+            moved += 1
+        except FileNotFoundError:  # somebody removed it, lock or not
+            continue
+        except OSError as error:
+            if error.errno not in leases.OF_ONE_LEASE:
+                return Moved(moved, tuple(stuck), describe(error))
+            stuck.append(Stuck(name, lease, str(error.strerror)))
+    if len(stuck) > 1 and not moved:
+        return Moved(trouble=f"all {len(stuck)} leases stay: {stuck[-1].why}")
+    return Moved(moved, tuple(stuck))
 
 
 class Restored(NamedTuple):
     """What was put back into a network."""
 
     network: str
-    back: int
-    left: int  # stayed on the shelf, for their addresses have leases now
-    trouble: str | None = None  # why the rest stayed there, too
+    moved: Moved
+    left: int = 0  # stayed on the shelf, for their addresses have leases now
+    remarks: tuple[Remark, ...] = ()
 
 
 def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
     """Put one network's leases of an open reset back, never over a lease that exists now."""
-    back = left = 0
     try:
         with ExitStack() as stack:
             data = stack.enter_context(durable.directory(config.data_dir, root=node.root, create=True))
-            network = stack.enter_context(leases.locked(data, name, create=True, patience=PATIENCE))
+            hold = stack.enter_context(Hold(node, patience=lock.HOST_LOCAL, create=True))
+            network = hold.take(data, name)
+            if network is None:
+                return Restored(name, Moved(trouble=_why(hold.failed[name])))
             folder = stack.enter_context(durable.opened(reset, name))
-            there = set(os.listdir(network))
-            for lease in filter(leases.is_address, os.listdir(folder)):  # nothing that somebody else put there
-                if lease in there:  # and nobody can add one: the lock is ours
-                    left += 1
-                else:
-                    os.rename(lease, lease, src_dir_fd=folder, dst_dir_fd=network)
-                    back += 1
+            ours = [each for each in os.listdir(folder) if leases.is_address(each)]  # nothing that others put there
+            there = set(os.listdir(network))  # and nobody can add one: the lock is ours
+            going = [lease for lease in ours if lease not in there]
+            moved = _move(name, going, folder, network)
+            return Restored(name, moved, len(ours) - len(going), tuple(hold.remarks))
     except OSError as error:
-        return Restored(name, back, left, _trouble(name, error).why)
-    return Restored(name, back, left)
+        return Restored(name, Moved(trouble=_why(error)))

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from ..core.model import UNIT
+from .lock import OF_SYSTEMD, SYSTEMD
+
 if TYPE_CHECKING:
     from pystemd.dbuslib import DBus
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
-SECONDS: Final = 3.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _UNIT: Final = b"org.freedesktop.systemd1.Unit"
@@ -57,31 +59,31 @@ class Manager:
         """Tell whether the system shuts down."""
         return Answer(None)
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:  # noqa: ARG002  nobody can tell
-        """Tell which units a unit is ordered before, whether they exist or not; ``None`` where nobody can tell."""
-        return None
+    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002  nobody can tell
+        """Tell which of these units may start before ours, as far as anybody can tell."""
+        return ()
 
 
 class Systemd(Manager):
     """The systemd of this machine."""
 
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+    def runtime(self, units: Sequence[str], *, seconds: float = SYSTEMD) -> Answer[Runtime]:
+        """Ask D-Bus, and systemctl where that does not answer, for at most so many seconds each.
 
         D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
         """
         from . import child  # only a boot that asks pays for it
 
         try:
-            told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
+            told, silent = child.ask(lambda: _over_dbus(units), seconds=seconds)
         except child.LateError:
-            told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
+            told, silent = None, f"D-Bus did not answer within {seconds:g} s"
         except child.NoAnswerError as error:
             told, silent = None, f"D-Bus cannot be asked ({error})"
         remark = None
         if told is None:
             try:
-                told, remark = _through_systemctl(units), f"{silent}; asked systemctl instead"
+                told, remark = _through_systemctl(units, seconds / 2), f"{silent}; asked systemctl instead"
             except _NoAnswerError as error:
                 return Answer(None, f"{silent}; {error}")
         state, found = told
@@ -90,15 +92,17 @@ class Systemd(Manager):
 
     def going_down(self) -> Answer[bool]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
-        runtime, remark = self.runtime(["shutdown.target"])
+        runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
         return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:
-        """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
+    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
+        """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""
         try:
-            return tuple(_systemctl("Before", unit)[0].get("Before", "").split()) or None  # each unit has some
+            ours, *others = _systemctl("Before,Id", UNIT, *units, seconds=SYSTEMD)
         except _NoAnswerError:
-            return None
+            return ()
+        before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
+        return tuple(unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before)
 
 
 class _NoAnswerError(Exception):
@@ -129,6 +133,9 @@ def _stand_in_for_the_package() -> None:
     from importlib.machinery import PathFinder
     from types import ModuleType
 
+    from . import packages
+
+    packages.reach()
     found = PathFinder.find_spec("pystemd")
     if "pystemd" not in sys.modules and found is not None and found.submodule_search_locations is not None:
         package = ModuleType("pystemd")
@@ -147,33 +154,36 @@ def _look(bus: "DBus", units: Sequence[str]) -> _Told:
     names = apply_signature(b"as", [[unit.encode() for unit in units]])
     rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
     left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
-    found = zip(rows, left, strict=True)
-    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for row, when in found]
+    found = zip(units, rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for _, row, when in found]
 
 
-def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
+def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, str]]:
     """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``_NoAnswerError``."""
     import subprocess
 
     # As root it needs no D-Bus, for PID 1 listens on a socket of its own.
     command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     except FileNotFoundError as error:
         raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
-        raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
+        raise _NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise _NoAnswerError(f"systemctl failed ({error})") from error
     blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
+    if units and len(blocks) != len(units):
+        raise _NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
     return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
-def _through_systemctl(units: Sequence[str]) -> _Told:
-    state = _systemctl("SystemState")[0].get("SystemState", "")
+def _through_systemctl(units: Sequence[str], seconds: float) -> _Told:
+    """Ask twice, for at most so many seconds each."""
+    state = _systemctl("SystemState", seconds=seconds)[0].get("SystemState", "")
     found, shown = [], [dict[str, str]()] * len(units)
     try:
-        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
+        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds)
     except _NoAnswerError:
         if state != "stopping":  # where it is, that alone is an answer
             raise

@@ -35,8 +35,9 @@ NAMES = {
     "floor-recover": "the bare interpreter, beside 200 processes",
     "recover-253": "`recover`, 253 leases, 110 mounted network namespaces, 200 processes",
     "lock-253": "the same: how long it holds host-local's lock",
-    "renames-4096": "a bare interpreter that renames 4,096 leases, and nothing more",
+    "least-4096": "a bare interpreter that reads and renames 4,096 leases, and nothing more",
     "unclean-65534": "unclean boot, 65,534 leases set aside",
+    "least-65534": "a bare interpreter that reads and renames 65,534 leases, and nothing more",
 }
 RIVALS = {"rm": "`rm -rf`", "tmpfiles": "`systemd-tmpfiles --remove --boot`", "find": "`find … -type f -delete`"}
 

@@ -13,6 +13,10 @@ RUN = "23 22 0:20 / /run rw shared:2 - tmpfs tmpfs rw,mode=755\n"
 OVERLAY = (
     "40 22 0:33 / /var rw shared:9 - overlay overlay rw,lowerdir=/var,upperdir=/run/o\\040v/upper,workdir=/run/w\n"
 )
+# raspi-config's: the root before it, where /upper was a tmpfs, is out of sight since the real one took its place.
+RASPBERRY = "22 1 0:30 / / rw,noatime - overlay overlay rw,lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work\n"
+HIDDEN = "/ is an overlay that writes to /upper/data, and no mount in sight holds that (raspi-config's is in memory)"
+DISK = "36 22 254:7 / /media/rw rw - ext4 /dev/vda7 rw\n"
 
 
 @pytest.mark.parametrize(
@@ -24,8 +28,18 @@ OVERLAY = (
         (ROOT + CNI + CNI.replace("ext4", "tmpfs"), "/var/lib/cni is a tmpfs"),
         (ROOT + CNI.replace("ext4", "tmpfs") + CNI, None),  # the last one covers the others
         (ROOT + OVERLAY, None),
-        (ROOT + RUN + OVERLAY, "/var is an overlay that writes to a tmpfs"),
+        (ROOT + RUN + OVERLAY, "/var is an overlay that writes to /run/o v/upper, and /run is a tmpfs"),
         (ROOT.replace("ext4", "overlay"), None),
+        (RASPBERRY, HIDDEN),
+        (RASPBERRY + RUN, HIDDEN),
+        (RASPBERRY + CNI, None),
+        (
+            RASPBERRY.replace("/upper/data", "/run/upper") + RUN,
+            "/ is an overlay that writes to /run/upper, and /run is a tmpfs",
+        ),
+        (RASPBERRY.replace("/upper/data", "/media/rw/upper") + DISK, None),
+        (ROOT + OVERLAY.replace("/run/o\\040v/upper", "/var/upper"), None),  # what it covers is on the disk
+        (RASPBERRY + OVERLAY, f"/var is an overlay that writes to /run/o v/upper, and {HIDDEN}"),
         ("1 1 0:1 / / rw - rootfs rootfs rw\n", "/ is a rootfs"),
         (ROOT + "35 22 0:9 / /var/lib/cni/cni-lease rw - tmpfs tmpfs rw\n", None),
         ("", None),

@@ -21,14 +21,14 @@ from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.fate import Fate
 from cni_lease_reset.core.model import Config, Survey
-from cni_lease_reset.edges import durable, leases, setaside
+from cni_lease_reset.edges import durable, leases, lock
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "HOST_LOCAL", 0.05)
 
 
 @pytest.fixture
@@ -210,10 +210,10 @@ def test_a_busy_network_is_left_and_the_others_are_done(
 def test_a_network_that_is_busy_for_a_moment_is_waited_for(
     tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 10.0)
-    lock = tree.network / "lock"
-    lock.touch()
-    holder = ["flock", str(lock), "sh", "-c", "echo held; read -r _"]
+    monkeypatch.setattr(lock, "HOST_LOCAL", 10.0)
+    held = tree.network / "lock"
+    held.touch()
+    holder = ["flock", str(held), "sh", "-c", "echo held; read -r _"]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -434,17 +434,141 @@ def test_what_is_no_network_is_passed_over(tree: Tree, pods: HostLocal) -> None:
     assert leaked(recovery.look(tree.node)) == 19
 
 
-def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_network(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = durable.opened
 
     def broken(parent: int, name: str, **how: bool) -> AbstractContextManager[int]:
-        if name == "k8s-pod-network":
+        if name == "broken":
             raise OSError(5, "Input/output error", name)
         return opened(parent, name, **how)
 
     monkeypatch.setattr(durable, "opened", broken)
-    with pytest.raises(InputOutputError, match="network k8s-pod-network: .* Input/output error"):
-        recovery.look(tree.node)
+
+
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_a_network_that_cannot_be_opened_is_told_and_the_others_are_done(
+    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    tree.config("networks: ['*']\n")
+    tree.lease("10.1.0.2", network="broken")
+    broken_network(monkeypatch)
+    assert recover(tree, how) == os.EX_IOERR
+    printed = capsys.readouterr()
+    assert "broken: 'broken': Input/output error\n" in printed.out
+    assert "network broken: 'broken': Input/output error" in printed.err
+    assert len(tree.leases()) == (8 if how == "--yes" else 28)
+
+
+def test_where_nothing_is_leaked_a_network_that_cannot_be_opened_is_told_all_the_same(
+    tree: Tree, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree.config("networks: ['*']\n")
+    tree.lease("10.1.0.2", network="broken")
+    broken_network(monkeypatch)
+    assert recover(tree, "--yes") == os.EX_IOERR
+    assert "Nothing to recover" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["a link for the lock", "a directory for the lock", "a link for the network"])
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_what_will_not_mend_by_itself_is_skipped_and_told(
+    tree: Tree, pods: HostLocal, capsys: pytest.CaptureFixture[str], what: str, how: str
+) -> None:
+    tree.config("networks: ['*']\n")
+    if what == "a link for the network":
+        (tree.data / "other").symlink_to(tree.root)
+    else:
+        lock = tree.lease("10.1.0.2", "", network="other").with_name("lock")
+        if what == "a link for the lock":
+            lock.symlink_to(tree.root / "victim")
+        else:
+            lock.mkdir()
+    assert recover(tree, how) == os.EX_OK
+    printed = capsys.readouterr()
+    if what == "a link for the network" or how == "--yes":
+        assert "Network other is skipped: " in printed.out
+    assert len(tree.leases()) == (8 if how == "--yes" else 28)
+    if how == "--yes":
+        assert "cni-lease-reset: Network other is skipped: " in printed.err
+        assert "other" in {path.name for path in tree.data.iterdir()}
+    assert not (tree.root / "victim").exists()
+
+
+OF_ONE_LEASE = pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EPERM, errno.EIO, errno.EACCES])
+
+
+@OF_ONE_LEASE
+@pytest.mark.parametrize("call", ["open", "rename"])
+def test_one_that_cannot_be_touched_is_named_and_the_others_go(
+    tree: Tree,
+    pods: HostLocal,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    code: int,
+) -> None:
+    failing(call, monkeypatch, lambda arguments: arguments[0] == "10.52.0.7", code)
+    assert recover(tree, "--yes") == os.EX_OK
+    assert len(tree.leases()) == 9
+    printed = capsys.readouterr()
+    assert printed.out.endswith("     1 kept, that cannot be read or moved: 10.52.0.7\n")
+    assert "Recovered: 19 leases set aside" in printed.err
+
+
+@OF_ONE_LEASE
+@pytest.mark.parametrize("call", ["open", "rename"])
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_where_none_of_several_can_be_touched_it_is_the_networks_failure(
+    tree: Tree,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    call: str,
+    code: int,
+) -> None:
+    for number in range(2, 62):
+        tree.lease(f"10.52.0.{number}")
+    tree.lease("10.53.0.2", network="cbr0")
+    failing(call, monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), code)
+    status = recover(tree, how)
+    printed = capsys.readouterr()
+    if (call, how) == ("rename", "--dry-run"):  # which does not try
+        assert status == os.EX_OK
+        return
+    assert status == os.EX_IOERR
+    said = {"open": "60 leases unreadable, ", "rename": "all 60 leases stay: "}[call] + os.strerror(code)
+    assert f"network k8s-pod-network: {said}" in printed.err
+    assert len(tree.leases()) == 60
+    assert len(tree.leases("cbr0")) == (0 if how == "--yes" else 1)
+
+
+def test_what_nobody_can_read_but_lives_by_its_address_is_dealt_with(
+    tree: Tree, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    machine.addresses(machine.process("pause", user=NOBODY), "10.52.0.3")
+    failing("open", monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), errno.EIO)
+    assert recover(tree, "--yes") == os.EX_OK
+
+
+def test_leases_that_are_none_of_host_locals_are_nobodys(tree: Tree, machine: Machine) -> None:
+    for number in (2, 3):
+        tree.lease(f"10.52.0.{number}", "x" * 5000)
+    [sight] = recovery.look(tree.node)
+    assert str(sight.wrong) == "2 leases that are none of host-local's"
+
+
+def test_old_resets_that_cannot_be_removed_hide_nothing_of_what_was_done(
+    tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tree.state / "set-aside/1-20261123T061201Z-44444444/net"
+    old.mkdir(parents=True)
+    failing("rmdir", monkeypatch, lambda arguments: arguments[0] == "net", errno.EIO)
+    assert recovery.work(tree.node, journal, lambda _line: None) is None
+    assert [entry.message_id for entry in journal.entries] == [MessageId.RECOVERED, MessageId.IGNORED]
+    assert journal.entries[1].message.startswith("Old resets cannot be removed: 'net': Input/output error")
 
 
 def test_a_data_directory_that_goes_away_meanwhile_is_told(

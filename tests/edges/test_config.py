@@ -6,6 +6,7 @@ import pytest
 from conftest import TOP, Tree
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import command
 
 from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config
@@ -54,14 +55,41 @@ BOMB = "a: &a [x, x]\n" + "".join(
                 ("/x/cni-lease-reset", "/x/cni-lease-reset"),
             ]
         ),
+        *(
+            (
+                f"data_dir: {place}{below}\n",
+                f"config.yaml:1: data_dir: cannot be below {place}, which our unit sees empty or a reboot empties",
+            )
+            for place in ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")
+            for below in ("", "/networks", "/a/b/networks")
+        ),
         (
             "clear_when: sometimes\n",
             "config.yaml:1: clear_when: must be one of unclean, always, never, not 'sometimes'",
         ),
         ("clear_when: yes\n", "config.yaml:1: clear_when: must be one of unclean, always, never, not true"),
-        ("max_kept_leases: true\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not true"),
-        ("max_kept_leases: -1\n", "config.yaml:1: max_kept_leases: must be a whole number from 0 or null, not -1"),
-        ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole number from 1, not 0"),
+        (
+            "max_kept_leases: true\n",
+            "config.yaml:1: max_kept_leases: must be a whole decimal number from 0 or null, not true",
+        ),
+        (
+            "max_kept_leases: -1\n",
+            "config.yaml:1: max_kept_leases: must be a whole decimal number from 0 or null, not -1",
+        ),
+        ("keep_resets: 0\n", "config.yaml:1: keep_resets: must be a whole decimal number from 1, not 0"),
+        *(
+            (
+                f"{setting}: {text}\n",
+                f"config.yaml:1: {setting}: must be a whole decimal number from {least}, not {text!r}",
+            )
+            for setting, least in (("max_kept_leases", "0 or null"), ("keep_resets", "1"))
+            for text in ("0110", "1:30", "0x6E", "0b11", "1_000", "+5", "-0110", "00")
+        ),
+        (
+            'keep_resets: !!int "0110"\n',
+            "config.yaml:1: keep_resets: must be a whole decimal number from 1, not '0110'",
+        ),
+        ("networks: [0110]\n", "config.yaml:1: networks: must be a list of names"),
         *(
             (f"{setting}: {tag} {text}\n", f"config.yaml:1: {setting}: {text!r} is no {tag[2:]}")
             for setting, tag, text in [
@@ -75,10 +103,6 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("runtime_units: [-k3s.service]\n", "config.yaml:1: runtime_units: '-k3s.service' is no service"),
         ("runtime_units: ['k3s@.service']\n", "config.yaml:1: runtime_units: 'k3s@.service' is no service"),
         ("runtime_units: [k3s]\n", "config.yaml:1: runtime_units: 'k3s' is no service, did you mean 'k3s.service'?"),
-        (
-            "metrics_file: /x.prom\n",
-            "config.yaml:1: unknown setting 'metrics_file'; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)",
-        ),
         ("- networks\n", "config.yaml:1: must hold settings like 'clear_when: always'"),
         (
             "networks:\n\t- a\n",
@@ -101,6 +125,21 @@ def test_whatever_is_wrong_gets_one_line(text: str, line: str) -> None:
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.status == 78
+
+
+@pytest.mark.parametrize("place", ["/home/cni", "/root/cni", "/runner", "/srv/tmp", "/var/tmpfs", "/mnt/run"])
+def test_elsewhere_a_data_dir_may_be(place: str) -> None:
+    assert config.parse(f"data_dir: {place}/networks\n".encode()).config.data_dir == f"{place}/networks"
+
+
+def test_below_a_root_it_is_as_on_a_machine(tree: Tree) -> None:
+    """The path within the tree counts, not where the tree is."""
+    tree.config("data_dir: /srv/networks\n")
+    assert config.read(tree.node).config.data_dir == "/srv/networks"
+    tree.config("data_dir: /tmp/networks\n")
+    done = command(tree.node, "boot")
+    assert done.returncode == 78
+    assert "leases kept: config.yaml:1: data_dir: cannot be below /tmp, " in done.stderr
 
 
 def test_what_is_not_utf8_is_told_with_its_line() -> None:

@@ -12,7 +12,7 @@ from machine import Machine, become_nobody, living
 
 from cni_lease_reset.core.fate import Living
 from cni_lease_reset.core.model import Lease
-from cni_lease_reset.edges import child
+from cni_lease_reset.edges import child, lock
 from cni_lease_reset.edges.living import CONTAINERD, answers, look, own_room, whose
 from cni_lease_reset.edges.node import Node
 from cni_lease_reset.edges.sight import Sight
@@ -59,7 +59,7 @@ def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(
     path = machine.proc / f"{machine.process('hung')}/{file}"
     path.unlink()
     os.mkfifo(path)
-    monkeypatch.setattr(child, "SECONDS", 0.2)
+    monkeypatch.setattr(lock, "WHO_LIVES", 0.2)
     assert whose(machine.node, leases(("10.52.0.7", ID))) == Living(
         doubts=("who lives cannot be told: a process that does not answer held up the look at it",)
     )
@@ -81,7 +81,7 @@ def test_a_child_that_fails_is_a_doubt(machine: Machine) -> None:
 
 
 def test_the_child_has_five_seconds() -> None:
-    assert child.SECONDS == 5
+    assert lock.WHO_LIVES == 5
 
 
 def test_a_pod_that_starts_while_we_look_is_seen(machine: Machine) -> None:

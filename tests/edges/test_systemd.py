@@ -148,12 +148,37 @@ def test_the_real_systemctl_recognises_it_too(address: str, state: str, job: str
     assert told.startswith(f"Answer(value={down}, remark='pystemd cannot be imported (")
 
 
-def test_what_our_unit_is_ordered_before_the_real_systemctl_says(address: str) -> None:
+@pytest.mark.parametrize(
+    ("known", "unordered"),
+    [
+        (["rke2-server.service=active", "k3s.service=x"], ()),
+        (["rke2-server.service=active"], ("k3s.service",)),
+        (["rke2-server.service=active", "k3s.service>k3s-node.service", "k3s-node.service=active"], ()),
+        ([], ()),
+    ],
+    ids=["both", "one", "one by an alias", "nobody can tell"],
+)
+def test_which_units_may_start_before_ours_the_real_systemctl_says(
+    address: str, known: list[str], unordered: tuple[str, ...]
+) -> None:
+    """It lists them under their own names, whatever the name in our Before=."""
+    code = f"from cni_lease_reset.edges.systemd import Systemd; print(Systemd().unordered({UNITS}))"
+    with running(sys.executable, STAND_IN, address, "running", *known):
+        assert as_if_systemd_ran(code) == f"{unordered}\n"
+
+
+def test_the_stand_in_answers_for_an_alias_under_the_units_own_name(address: str) -> None:
+    """As the real one does."""
     code = (
-        "from cni_lease_reset.edges.systemd import Systemd; print(Systemd().ordered_before('cni-lease-reset.service'))"
+        "from pystemd.dbuslib import DBus, apply_signature\n"
+        "from cni_lease_reset.edges.systemd import _SYSTEMD\n"
+        "with DBus() as bus:\n"
+        "    names = apply_signature(b'as', [[b'x.service', b'k3s.service']])\n"
+        "    print([row[0].decode() for row in bus.call_method(*_SYSTEMD, b'ListUnitsByNames', names).body])\n"
     )
-    with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active", "k3s.service=x"):
-        assert as_if_systemd_ran(code) == "('rke2-server.service', 'k3s.service')\n"
+    with running(sys.executable, STAND_IN, address, "running", "k3s.service>node.service", "node.service=active"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=TOP, text=True, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == ("['x.service', 'node.service']\n", "")
 
 
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
@@ -264,11 +289,9 @@ def test_whatever_a_pystemd_raises_leads_to_systemctl(
     assert "it does not fit" in str(answer.remark) or (when, error) == ("imported", AttributeError)
 
 
-def test_each_of_the_two_has_three_seconds_in_all(
+def test_at_a_shutdown_each_of_the_two_has_two_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path
 ) -> None:
-    assert systemd.SECONDS == 3
-    monkeypatch.setattr(systemd, "SECONDS", 1)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     # The first question is answered late, the second one never.
     program(systemctl, "case $* in *SystemState*) sleep 0.1;; *) exec sleep 60;; esac")
@@ -278,8 +301,8 @@ def test_each_of_the_two_has_three_seconds_in_all(
         answer = Systemd().going_down()
         took = time.monotonic() - began
     assert answer.value is None
-    assert 1 + 0.1 + 0.5 <= took < 30
-    assert answer.remark == "D-Bus did not answer within 1 s; systemctl did not answer within 1 s"
+    assert 2 + 0.1 + 1 <= took < 30
+    assert answer.remark == "D-Bus did not answer within 2 s; systemctl did not answer within 1 s"
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
@@ -307,13 +330,15 @@ def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: st
     assert Systemd().going_down().value is down
 
 
-def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *Before*our.service) echo Before=k3s.service shutdown.target;; esac')
-    assert Systemd().ordered_before("our.service") == ("k3s.service", "shutdown.target")
-
-
 def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl: Path) -> None:
-    assert Systemd().ordered_before("our.service") is None
+    assert Systemd().unordered(UNITS) == ()
+
+
+@pytest.mark.parametrize("more", [":", f"printf '\\n{TARGET}\\n{TARGET}'"], ids=["too few", "too many"])
+def test_an_answer_about_other_units_than_asked_is_none(bus: Path, systemctl: Path, more: str) -> None:
+    program(systemctl, f'case "$*" in *SystemState*) echo SystemState=running;; *) printf "{TARGET}"; {more};; esac')
+    assert Systemd().runtime(UNITS).value is None
+    assert "systemctl answered for" in str(Systemd().runtime(UNITS).remark)
 
 
 def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:

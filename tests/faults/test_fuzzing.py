@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cni_lease_reset.commands import history, pools, rivals
 from cni_lease_reset.core.errors import ConfigError
-from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
+from cni_lease_reset.core.model import Config, DamagedMarker, Lease, Marker, Network, State
 from cni_lease_reset.edges import config, leases, marker, mountinfo, record
 
 from . import report
@@ -69,7 +69,8 @@ def _cni(tree: Tree, content: bytes) -> object:
     path.write_bytes(content)
     found = pools.read(tree.node, Config())
     assert all(each.isprintable() for each in found.unread), "nothing raw"
-    return found.of("k8s-pod-network", ["10.52.0.2", "fd00:52::2"])
+    leased = tuple(Lease(address, None, torn=False) for address in ("10.52.0.2", "fd00:52::2"))
+    return found.of(Network("k8s-pod-network", found=leased))
 
 
 def _flannel(tree: Tree, content: bytes) -> object:
