@@ -42,18 +42,17 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
-    found = _networks(node, config.read(node).config, crowded=crowded)
-    return tuple(_see(node, each) if isinstance(each, Network) else _untold(each) for each in found)
+    return tuple(_see(node, each) for each in _networks(node, config.read(node).config, crowded=crowded).values())
 
 
-def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network | Trouble, ...]:
-    """Read the networks that are configured, or those of them that are crowded; and what is wrong with the others."""
+def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Network | Trouble]:
+    """Read the networks that are configured, or those of them that are crowded or cannot be read."""
     found = leases.survey(node, settings)
-    fit = [each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)]
-    return (*fit, *found.troubles)
+    fit = {each.name: each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)}
+    return {**fit, **{each.network: each for each in found.troubles}}
 
 
-def _untold(trouble: Trouble) -> Sight:
+def _not_done(trouble: Trouble) -> Sight:
     """Tell what is wrong with a network: what will not mend by itself is skipped with a remark, as by ``boot``."""
     if trouble.again:
         kind = BusyError if trouble.why == setaside.BUSY else InputOutputError
@@ -61,14 +60,16 @@ def _untold(trouble: Trouble) -> Sight:
     return Sight(trouble.network, remarks=(skipped(trouble),))
 
 
-def _see(node: Node, network: Network) -> Sight:
+def _see(node: Node, network: Network | Trouble) -> Sight:
+    if isinstance(network, Trouble):
+        return _not_done(network)
     found = leases.inventory(network)
     alive = living.whose(node, found)
-    fates = sort_out(found, alive, now=time.time(), uptime=node.uptime())
-    if len(fates) > 1 and all(fate is Fate.UNTOUCHABLE for fate in fates.values()):
+    seen = Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
+    if len(seen.of(Fate.UNTOUCHABLE)) == len(found) > 1:
         why = next((each.why for each in network.unread), "that are none of host-local's")
-        return Sight(network.name, fates, alive, wrong=InputOutputError(f"{len(fates)} leases {why}"))
-    return Sight(network.name, fates, alive)
+        return seen._replace(wrong=InputOutputError(f"{len(found)} leases {why}"))
+    return seen
 
 
 def work(
@@ -82,17 +83,15 @@ def work(
     settings = config.read(node).config
     onto = Shelf(node, settings, node.boot_id(), "recover")
     done = []
-    for network in _networks(node, settings, crowded=crowded):
-        sight = _recover(node, network.name, onto) if isinstance(network, Network) else _untold(network)
+    for name in _networks(node, settings, crowded=crowded):
+        sight = _recover(node, name, onto)
         done.append(sight)
-        lines = [remark.text for remark in sight.remarks]
-        if sight.cleared or not (sight.wrong or lines):
+        if sight.cleared or (sight.wrong is None and not crowded):
             where = f" as {onto.name}" if sight.cleared else ""
-            lines += (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight))
-        for line in lines if sight.cleared or not crowded else ():
-            say(line)
+            for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
+                say(line)
     cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
-    remarks = list(dict.fromkeys(remark for each in done for remark in each.remarks))
+    remarks = [*dict.fromkeys(remark for each in done for remark in each.remarks)]  # those of the shelf are the same
     if cleared:
         journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
@@ -124,7 +123,7 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
         with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
             if isinstance(network, Trouble):
-                return _untold(network)
+                return _not_done(network)
             with only_one(node, create=True):  # not before: host-local's lock may have been waited for
                 if name in hold.networks:
                     seen = _see(node, network)
@@ -135,14 +134,12 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
         return seen._replace(wrong=error)
     except OSError as error:
         return seen._replace(wrong=InputOutputError(describe(error)))
-    if reset.refusal is not None:
-        return seen._replace(wrong=RefusedError(reset.refusal), remarks=reset.remarks)
-    told = [_untold(trouble) for trouble in reset.troubles]  # one at most: it is one network
-    wrong = next((each.wrong for each in told), seen.wrong)
-    remarks = (*(remark for each in told for remark in each.remarks), *reset.remarks)
+    told = _not_done(*reset.troubles) if reset.troubles else seen  # one at most: it is one network
+    wrong = told.wrong if reset.refusal is None else RefusedError(reset.refusal)
     stuck = {lease.address for lease in reset.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong, remarks)
+    cleared = sum(number for _, number in reset.cleared)
+    return Sight(name, fates, seen.living, cleared, wrong, told.remarks + reset.remarks)
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:
@@ -150,10 +147,9 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     lines: list[str] = []
     for sight in sights:
         its = sight.of(Fate.LEAKED)
-        wrong = [] if sight.wrong is None else [f"{printable(sight.network)}: {sight.wrong}"]
-        lines += [*wrong, *(remark.text for remark in sight.remarks)]
-        if not sight.remarks:
-            lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
+        lines += [remark.text for remark in sight.remarks]
+        look = sight.wrong or f"{events.leases(len(sight.fates))}, {len(its)} look leaked"
+        lines += [] if sight.remarks else [f"{printable(sight.network)}: {look}"]
         lines += _kept(sight)
         width = max([15, *(len(lease.address) for lease in its)])
         lines += [f"  {'Address':<{width}}  {'Container':<13}  Since"] if its else []

@@ -31,23 +31,18 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
             if its not in ("", settings.data_dir):
                 now = f"{printable(its, quoted=True)}, and data_dir is '{settings.data_dir}' now; set it back for this"
                 raise RefusedError(f"nothing was changed: the leases of reset {reset} are of {now}")
-            done = [setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)]
-        if not any(each.left or each.moved.stuck or each.moved.trouble for each in done):
+            done = {printable(name): setaside.restore(folder, name, node, settings) for name in shelf.folders(folder)}
+        if not any(each.taken or each.stuck or each.trouble for each in done.values()):
             shelf.discard(above, reset, failed)
-    back, taken = sum(each.moved.number for each in done), sum(each.left for each in done)
-    stuck = tuple(lease for each in done for lease in each.moved.stuck)
-    remarks = [*(remark for each in done for remark in each.remarks), *of_stuck(stuck), *shelf.of_failed(failed)]
-    lines = [
-        f"{printable(each.network)}: {each.moved.number} put back, {each.left + len(each.moved.stuck)} left"
-        for each in done
-    ]
-    troubles = [f"{printable(each.network)}: {each.moved.trouble}" for each in done if each.moved.trouble is not None]
-    for remark in remarks:
+    back, taken = sum(each.number for each in done.values()), sum(each.taken for each in done.values())
+    stuck = of_stuck(tuple(lease for each in done.values() for lease in each.stuck))
+    for remark in (*(remark for each in done.values() for remark in each.remarks), *stuck, *shelf.of_failed(failed)):
         journal.send(events.of_remark(remark))
+    lines = [f"{name}: {each.number} put back, {each.taken + len(each.stuck)} left" for name, each in done.items()]
+    troubles = [f"{name}: {each.trouble}" for name, each in done.items() if each.trouble is not None]
     journal.send(events.restored(reset, back=back, left=taken, why="; ".join(troubles)))
     if troubles:
-        kind = BusyError if all(each.moved.trouble in (None, setaside.BUSY) for each in done) else InputOutputError
+        kind = BusyError if all(each.trouble in (None, setaside.BUSY) for each in done.values()) else InputOutputError
         raise kind(f"not all was put back: {'; '.join(lines + troubles)}; the rest stays in reset {reset}")
-    lines += [remark.text for remark in remarks]
     lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if taken else []
     return "".join(f"{line}\n" for line in lines)

@@ -30,6 +30,8 @@ class Moved(NamedTuple):
     number: int = 0  # of those that went
     stuck: tuple[Stuck, ...] = ()  # stayed, each for a reason of its own
     trouble: str | None = None  # why the rest stayed, too
+    taken: int = 0  # of those that stayed because their addresses have leases now
+    remarks: tuple[Remark, ...] = ()
 
 
 def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, reset: Shelf) -> Reset:
@@ -86,16 +88,7 @@ def _move(name: str, going: list[str], source: int, target: int | None) -> Moved
     return Moved(moved, tuple(stuck))
 
 
-class Restored(NamedTuple):
-    """What was put back into a network."""
-
-    network: str
-    moved: Moved
-    left: int = 0  # stayed on the shelf, for their addresses have leases now
-    remarks: tuple[Remark, ...] = ()
-
-
-def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
+def restore(reset: int, name: str, node: Node, config: Config) -> Moved:
     """Put one network's leases of an open reset back, never over a lease that exists now."""
     try:
         with ExitStack() as stack:
@@ -103,12 +96,12 @@ def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
             hold = stack.enter_context(Hold(node, patience=lock.HOST_LOCAL, create=True))
             network = hold.take(data, name)
             if network is None:
-                return Restored(name, Moved(trouble=_why(hold.failed[name])))
+                return Moved(trouble=_why(hold.failed[name]))
             folder = stack.enter_context(durable.opened(reset, name))
             ours = [each for each in os.listdir(folder) if leases.is_address(each)]  # nothing that others put there
             there = set(os.listdir(network))  # and nobody can add one: the lock is ours
             going = [lease for lease in ours if lease not in there]
             moved = _move(name, going, folder, network)
-            return Restored(name, moved, len(ours) - len(going), tuple(hold.remarks))
+            return moved._replace(taken=len(ours) - len(going), remarks=tuple(hold.remarks))
     except OSError as error:
-        return Restored(name, Moved(trouble=_why(error)))
+        return Moved(trouble=_why(error))

@@ -96,7 +96,7 @@ def test_one_that_cannot_be_moved_is_named_and_the_others_come_back(
         failing("rename", broken, lambda arguments: arguments[0] == "10.52.0.4", code)
         said = restore.restore(tree.node, journal, reset)
     stays = f"Lease 10.52.0.4 of k8s-pod-network stays: {os.strerror(code)}, ignoring"
-    assert said == f"cbr0: 1 put back, 0 left\nk8s-pod-network: 4 put back, 1 left\n{stays}\n"
+    assert said == "cbr0: 1 put back, 0 left\nk8s-pod-network: 4 put back, 1 left\n"
     assert (len(tree.leases()), tree.set_aside()) == (4, {"10.52.0.4"})
     assert [(entry.message_id, entry.priority) for entry in journal.entries] == [
         (MessageId.LEASE_STUCK, 4),
@@ -141,8 +141,8 @@ def test_an_empty_reset_that_cannot_be_removed_is_told_and_all_is_back(
     failing("rmdir", monkeypatch, lambda arguments: arguments[0] == "cbr0", errno.EIO)
     said = restore.restore(tree.node, journal, reset)
     assert "k8s-pod-network: 5 put back, 0 left\n" in said
-    assert said.endswith("Old resets cannot be removed: 'cbr0': Input/output error, ignoring\n")
     assert [entry.message_id for entry in journal.entries] == [MessageId.IGNORED, MessageId.RESTORED]
+    assert journal.entries[0].message == "Old resets cannot be removed: 'cbr0': Input/output error, ignoring"
 
 
 @pytest.mark.parametrize("lock", ["a link", "a directory"])
