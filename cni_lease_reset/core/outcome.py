@@ -32,17 +32,12 @@ def conclude(
     """Say what a run came to, why, and what an operator should know besides."""
     reset = _with_unread(found, steps, reset)
     result, why = _result(found, reset, settings, judgement)
-    due = "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
-    return Outcome(
-        boot_id,
-        judgement,
-        result,
-        why or due,
-        reset.name,
-        _networks(found, reset),
-        tuple((network.name, network.leases) for network in found.unlisted),
-        (*reset.remarks, *_remarks(found, reset, settings)),
-    )
+    why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
+    cleared = dict(reset.cleared)
+    each = tuple(NetworkOutcome(it.name, it.leases, cleared.get(it.name, 0), it.torn) for it in found.networks)
+    unlisted = tuple((network.name, network.leases) for network in found.unlisted)
+    remarks = (*reset.remarks, *_remarks(found, reset, settings))
+    return Outcome(boot_id, judgement, result, why, reset.name, each, unlisted, remarks)
 
 
 def _with_unread(found: Survey, steps: tuple[Step, ...], reset: Reset) -> Reset:
@@ -78,22 +73,12 @@ def _result(found: Survey, reset: Reset, settings: Config, judgement: Judgement)
     return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
 
 
-def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
-    cleared = dict(reset.cleared)
-    return tuple(
-        NetworkOutcome(each.name, each.leases, cleared.get(each.name, 0), each.torn) for each in found.networks
-    )
-
-
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
     passed_over = [skipped(each) for each in (*found.troubles, *reset.troubles) if not each.again]
+    crowded = [each for each in found.unlisted if is_crowded(each, settings.max_kept_leases)]
     text = "Network {} holds {} leases, and no setting names it."
-    crowded = [
-        Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases))
-        for each in found.unlisted
-        if is_crowded(each, settings.max_kept_leases)
-    ]
-    return (*of_stuck(reset.stuck), *passed_over, *crowded)
+    unnamed = [Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases)) for each in crowded]
+    return (*of_stuck(reset.stuck), *passed_over, *unnamed)
 
 
 def skipped(trouble: Trouble) -> Remark:

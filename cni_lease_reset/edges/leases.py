@@ -22,11 +22,7 @@ _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lea
 
 
 class Hold(ExitStack):
-    """host-local's locks, each taken before its network is read, and held to the end of a ``with``: no ADD slips in.
-
-    A lock is waited for ``patience`` seconds; a rehearsal only sees whether it can be had. With ``create`` missing
-    networks are made.
-    """
+    """host-local's own locks, each taken before its network is read, and held to the end; a rehearsal only looks."""
 
     def __init__(self, node: Node, *, patience: float = 0, create: bool = False) -> None:
         super().__init__()
@@ -38,9 +34,9 @@ class Hold(ExitStack):
     def take(self, data: int, name: str) -> int | None:
         """Open a network and lock it, or note why not."""
         try:
-            with ExitStack() as stack, ExitStack() as brief:
+            with ExitStack() as stack:
                 network = stack.enter_context(durable.opened(data, name, create=self._create))
-                self._lock(network, name, brief if self._node.rehearsal else stack)
+                self._lock(network, name, stack)
                 self.networks[name] = network
                 self.push(stack.pop_all())
         except OSError as error:
@@ -49,14 +45,14 @@ class Hold(ExitStack):
 
     def _lock(self, network: int, name: str, stack: ExitStack) -> None:
         # For writing, or NFS gives none. O_CREAT as host-local does; and it is never removed. O_NONBLOCK: maybe a FIFO.
-        access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR | os.O_CREAT
+        access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR
         flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            lock = os.open("lock", flags, 0o750, dir_fd=network)
+            lock = os.open("lock", flags | (0 if self._node.rehearsal else os.O_CREAT), 0o750, dir_fd=network)
         except (FileNotFoundError, PermissionError):
-            if not self._node.rehearsal:
-                raise
-            return
+            if self._node.rehearsal:
+                return
+            raise
         stack.callback(os.close, lock)
         try:
             take(lock, self._patience)
@@ -64,10 +60,11 @@ class Hold(ExitStack):
             if error.errno not in _NO_LOCKS:
                 raise
             lacking = f"without host-local's lock, for its file system has none ({error.strerror})"  # nor has a plugin
-            text = f"Network {printable(name)} was dealt with {lacking}, ignoring"
-            self.remarks.append(Remark(About.IGNORED, text))
+            self.remarks.append(Remark(About.IGNORED, f"Network {printable(name)} was dealt with {lacking}, ignoring"))
         else:  # a close alone would leave it with a child that was forked meanwhile
             stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
+            if self._node.rehearsal:
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def survey(node: Node, config: Config, hold: Hold | None = None, *, dated: bool = True) -> Survey:
