@@ -9,7 +9,7 @@ from . import service
 from .core import events
 from .core.errors import BusyError, CniLeaseResetError, RefusedError, UsageError, describe, printable
 from .core.events import Entry
-from .core.model import Result
+from .core.findings import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Manager, Systemd

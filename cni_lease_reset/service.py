@@ -10,25 +10,8 @@ from functools import partial
 
 from .core import events
 from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
-from .core.model import (
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    DamagedMarker,
-    Judgement,
-    Marker,
-    NoMarker,
-    Outcome,
-    Reading,
-    Remark,
-    Reset,
-    Result,
-    State,
-    Step,
-    Survey,
-    Verdict,
-)
+from .core.findings import About, Outcome, Remark, Reset, Result, Step, Survey
+from .core.model import BootId, ClearWhen, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
 from .core.plan import draw_up
 from .core.verdict import judge

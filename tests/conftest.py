@@ -15,7 +15,8 @@ from tree import OTHER, PLUGIN, SANDBOX, THIS, HostLocal, Tree
 
 from cni_lease_reset import service
 from cni_lease_reset.core.events import Entry
-from cni_lease_reset.core.model import BootId, Outcome
+from cni_lease_reset.core.findings import Outcome
+from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges.journald import Journal
 from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Unit
 

@@ -5,7 +5,8 @@ from conftest import OTHER, THIS, Tree
 from cni_lease_reset.commands import display, status
 from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.commands.status import Report
-from cni_lease_reset.core.model import Judgement, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import Outcome, Result
+from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 

@@ -9,7 +9,7 @@ from conftest import OTHER, THIS, HostLocal, Kept, Systemd, Tree, everything, he
 from programs import as_nobody, command
 
 from cni_lease_reset import cli, service
-from cni_lease_reset.core.model import Outcome
+from cni_lease_reset.core.findings import Outcome
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node

@@ -4,21 +4,8 @@ import os
 from collections.abc import Iterator
 
 from ..core.errors import printable
-from ..core.model import (
-    LEASE_RESET,
-    UNIT,
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    Marker,
-    Network,
-    Outcome,
-    Reading,
-    Result,
-    State,
-    Survey,
-)
+from ..core.findings import About, Network, Outcome, Result, Survey
+from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
 from ..edges.systemd import Manager

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
-from ..core.model import BootId, Marker, NoMarker, Outcome, Reading, Result
+from ..core.findings import Outcome, Result
+from ..core.model import BootId, Marker, NoMarker, Reading
 from ..edges import record
 from .pools import Pool
 from .screen import Colour, Screen, local, wrapped

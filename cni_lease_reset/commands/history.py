@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
 from ..core.events import KINDS, MessageId, leases
-from ..core.model import Result, Verdict
+from ..core.findings import Result
+from ..core.model import Verdict
 from ..edges.node import Node
 from . import foreign
 from .screen import Colour, Screen, local

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from .. import __version__
 from ..core.errors import printable
-from ..core.model import Result, Verdict
+from ..core.findings import Result
+from ..core.model import Verdict
 from ..edges import durable, record
 from ..edges.node import Node
 from .status import Report

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ..core.errors import describe, printable
-from ..core.model import Config, Network
+from ..core.findings import Network
+from ..core.model import Config
 from ..edges.node import Node
 from . import foreign
 from .foreign import get

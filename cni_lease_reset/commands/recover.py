@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.fate import Fate, Living, sort_out
-from ..core.model import Config, Lease, Network, Remark, Reset, Ruling, Step, Trouble
+from ..core.findings import Lease, Network, Remark, Reset, Ruling, Step, Trouble
+from ..core.model import Config
 from ..core.outcome import skipped
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, lock, record, setaside, shelf

@@ -10,7 +10,8 @@ from typing import NamedTuple, TypeVar
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
 from ..core.fate import Fate, sort_out
-from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
+from ..core.findings import Network, Outcome, Survey
+from ..core.model import BootId, Config, Reading
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Manager

@@ -4,7 +4,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from .errors import printable
-from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
+from .findings import About, Outcome, Remark, Reset, Result
+from .model import UNIT, Verdict
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from .model import Lease
+from .findings import Lease
 
 # kubelet gives a sandbox four minutes to start; until then a pod of a device plugin has neither address nor shim.
 YOUNG: Final = 300.0  # seconds

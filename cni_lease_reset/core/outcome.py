@@ -3,24 +3,8 @@
 from typing import Final
 
 from .errors import printable
-from .model import (
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    Judgement,
-    Network,
-    NetworkOutcome,
-    Outcome,
-    Remark,
-    Reset,
-    Result,
-    Step,
-    Stuck,
-    Survey,
-    Trouble,
-    Verdict,
-)
+from .findings import About, Network, NetworkOutcome, Outcome, Remark, Reset, Result, Step, Stuck, Survey, Trouble
+from .model import BootId, ClearWhen, Config, Judgement, Verdict
 from .plan import draw_up, is_crowded
 
 _NAMED: Final = 20  # leases in a remark: there may be thousands

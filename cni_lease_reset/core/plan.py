@@ -1,6 +1,7 @@
 """Verdict, leases and policy in, what to set aside out. Pure."""
 
-from .model import ClearWhen, Config, Judgement, Network, Step, Verdict
+from .findings import Network, Step
+from .model import ClearWhen, Config, Judgement, Verdict
 
 
 def draw_up(judgement: Judgement, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:

@@ -8,7 +8,8 @@ from typing import Final
 
 from ..core.errors import printable
 from ..core.fate import Living
-from ..core.model import UNIT, About, Config, Lease, Remark, Ruling
+from ..core.findings import About, Lease, Remark, Ruling
+from ..core.model import UNIT, Config
 from . import living
 from .node import Node
 from .systemd import DOWN, Manager, Runtime

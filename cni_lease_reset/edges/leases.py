@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from typing import Final
 
 from ..core.errors import describe, printable
-from ..core.model import About, Config, Lease, Network, Remark, Survey, Trouble
+from ..core.findings import About, Lease, Network, Remark, Survey, Trouble
+from ..core.model import Config
 from ..core.verdict import Newest
 from . import durable
 from .lock import take

@@ -13,7 +13,7 @@ from typing import Final
 
 from ..core.errors import describe, printable
 from ..core.fate import Living
-from ..core.model import Lease
+from ..core.findings import Lease
 from . import child, lock, mountinfo, namespaces, traces
 from .node import Node
 from .sight import Sight, content

@@ -4,7 +4,8 @@ import json
 import os
 from typing import Final, NamedTuple, TypeAlias
 
-from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
+from ..core.findings import About, NetworkOutcome, Outcome, Remark, Result
+from ..core.model import BootId, Judgement, Verdict
 from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Remark, Reset, Ruling, Step, Stuck, Trouble
+from ..core.findings import Lease, Network, Remark, Reset, Ruling, Step, Stuck, Trouble
+from ..core.model import Config
 from . import durable, leases, lock
 from .leases import Hold
 from .node import Node

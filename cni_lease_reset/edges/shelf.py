@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from ..core.errors import describe
-from ..core.model import About, BootId, Config, Remark
+from ..core.findings import About, Remark
+from ..core.model import BootId, Config
 from . import durable
 from .node import Node, set_aside_directory
 

@@ -9,20 +9,8 @@ from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
 from cni_lease_reset.commands.pools import Pool
-from cni_lease_reset.core.model import (
-    UNIT,
-    About,
-    BootId,
-    Config,
-    Judgement,
-    Marker,
-    Network,
-    Outcome,
-    Remark,
-    Result,
-    State,
-    Verdict,
-)
+from cni_lease_reset.core.findings import About, Network, Outcome, Remark, Result
+from cni_lease_reset.core.model import UNIT, BootId, Config, Judgement, Marker, State, Verdict
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 

@@ -18,7 +18,8 @@ from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.core import events
 from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import Entry, MessageId
-from cni_lease_reset.core.model import BootId, Judgement, NetworkOutcome, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
+from cni_lease_reset.core.model import BootId, Judgement, Verdict
 from cni_lease_reset.edges.journald import serialise
 from cni_lease_reset.edges.node import Node
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cni_lease_reset.commands import foreign, pools
 from cni_lease_reset.commands.pools import Pool
-from cni_lease_reset.core.model import Config, Lease, Network
+from cni_lease_reset.core.findings import Lease, Network
+from cni_lease_reset.core.model import Config
 
 KEYS = [
     "name",

@@ -17,7 +17,8 @@ from reported import done, gathered, shown
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
 from cni_lease_reset.commands.screen import Screen
-from cni_lease_reset.core.model import Judgement, NetworkOutcome, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
+from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import child, record
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"subnet": "fd00:52::/64"}]]}

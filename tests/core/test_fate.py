@@ -3,7 +3,7 @@
 import pytest
 
 from cni_lease_reset.core.fate import Fate, Living, sort_out
-from cni_lease_reset.core.model import Lease
+from cni_lease_reset.core.findings import Lease
 
 NOW = 1_795_200_000.0
 UP = 86400.0

@@ -4,7 +4,8 @@ import pytest
 from conftest import THIS
 from truth_table import ROWS
 
-from cni_lease_reset.core.model import ClearWhen, Config, Judgement, Network, Reading, Verdict
+from cni_lease_reset.core.findings import Network
+from cni_lease_reset.core.model import ClearWhen, Config, Judgement, Reading, Verdict
 from cni_lease_reset.core.plan import draw_up
 from cni_lease_reset.core.verdict import Newest, judge
 

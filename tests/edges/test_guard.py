@@ -7,7 +7,8 @@ import pytest
 from conftest import SANDBOX, Kept, Systemd, Tree, boot
 from machine import NOBODY, SETUID, Machine
 
-from cni_lease_reset.core.model import About, Config, Lease
+from cni_lease_reset.core.findings import About, Lease
+from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import guard
 from cni_lease_reset.edges.living import CONTAINERD
 from cni_lease_reset.edges.node import Node

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cni_lease_reset import service
 from cni_lease_reset.core import events
-from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, Outcome, State
+from cni_lease_reset.core.findings import Outcome
+from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, State
 from cni_lease_reset.edges import durable, marker, record
 
 GOOD = marker.render(Marker(State.CLEAN, OTHER, "2026-11-23T06:12:01Z"))

@@ -10,7 +10,8 @@ from reported import gathered, shown
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
-from cni_lease_reset.core.model import BootId, Outcome
+from cni_lease_reset.core.findings import Outcome
+from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges import record
 
 RECORDS = [b"", b"[]", b"{}", b'{"boot_id": 1, "x": 2}', b"\xff", b"[" * 100_000, b'{"boot_id": "x", "verdict": "odd"}']

@@ -17,7 +17,7 @@ from reported import gathered
 
 from cni_lease_reset import service
 from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.model import About
+from cni_lease_reset.core.findings import About
 from cni_lease_reset.edges.systemd import Answer, Runtime
 
 

@@ -14,7 +14,8 @@ from conftest import THIS, Kept, Systemd, Tree
 from machine import NOBODY, SETUID, Machine
 
 from cni_lease_reset import service
-from cni_lease_reset.core.model import BootId, DamagedMarker, Marker, NoMarker, Outcome, Reading, State
+from cni_lease_reset.core.findings import Outcome
+from cni_lease_reset.core.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
 from cni_lease_reset.edges import marker
 from cni_lease_reset.edges.leases import is_address
 

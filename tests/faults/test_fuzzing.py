@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from cni_lease_reset.commands import history, pools, rivals
 from cni_lease_reset.core.errors import ConfigError
-from cni_lease_reset.core.model import Config, DamagedMarker, Lease, Marker, Network, State
+from cni_lease_reset.core.findings import Lease, Network
+from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
 from cni_lease_reset.edges import config, leases, marker, mountinfo, record
 
 from . import report

@@ -21,7 +21,8 @@ from machine import NOBODY, SETUID, Machine
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover, restore
 from cni_lease_reset.core.errors import BusyError, CniLeaseResetError
-from cni_lease_reset.core.model import BootId, ClearWhen, Marker, NoMarker, Outcome, Result, State, Verdict
+from cni_lease_reset.core.findings import Outcome, Result
+from cni_lease_reset.core.model import BootId, ClearWhen, Marker, NoMarker, State, Verdict
 from cni_lease_reset.edges import lock, record
 from cni_lease_reset.edges.lock import only_one
 
