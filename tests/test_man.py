@@ -14,6 +14,7 @@ from conftest import TOP, Kept, Tree, tool
 from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
 from cni_lease_reset.commands import display, metrics, status
+from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core import errors
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Config
@@ -107,7 +108,7 @@ def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
 
 def test_the_page_has_each_setting_with_its_default() -> None:
     documented = [item.replace(" : No ", ": ") for item in items(SETTINGS, "DESCRIPTION", "Cm") if " : No " in item]
-    rendered = config.render(config.Settings(Config()))
+    rendered = settings_text(config.Settings(Config()))
     assert documented == [line.removesuffix("  # default") for line in rendered.splitlines()]
 
 

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.fate import Fate, Living, sort_out
-from ..core.findings import Lease, Network, Remark, Reset, Ruling, Step, Trouble
+from ..core.events import Entry, MessageId
+from ..core.findings import Lease, Living, Network, Remark, Ruling, Step, Trouble
 from ..core.model import Config
 from ..core.outcome import skipped
 from ..core.plan import is_crowded
@@ -18,6 +18,7 @@ from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
 from ..edges.shelf import Shelf
+from .fate import Fate, sort_out
 from .screen import local, wrapped
 
 _WITH_NAMES: Final = (Fate.ADDRESS, Fate.NO_PROCESS, Fate.UNTOUCHABLE)
@@ -94,7 +95,7 @@ def work(
     cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
     remarks = [*dict.fromkeys(remark for each in done for remark in each.remarks)]  # those of the shelf are the same
     if cleared:
-        journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
+        journal.send(_recovered(onto, cleared, sum(len(each.fates) for each in done)))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
             remarks += shelf.prune(node, settings)
     failure = failed(done)
@@ -102,8 +103,22 @@ def work(
         for remark in remarks:
             journal.send(events.of_remark(remark))
         if failure is not None:
-            journal.send(events.not_recovered(str(failure).partition(": ")[2], part=bool(cleared)))
+            text = f"{'Recovered in part' if cleared else 'Not recovered'}: {str(failure).partition(': ')[2]}"
+            journal.send(events.entry(MessageId.NOT_RECOVERED, events.WARNING, text))
     return failure
+
+
+def _recovered(onto: Shelf, cleared: Sequence[tuple[str, int]], found: int) -> Entry:
+    number = sum(number for _, number in cleared)
+    fields = (
+        ("CNI_RESET", onto.name or ""),
+        *(("CNI_NETWORK", printable(name)) for name, _ in cleared),
+        ("CNI_LEASES_FOUND", str(found)),
+        ("CNI_LEASES_CLEARED", str(number)),
+        ("CNI_LEASES_KEPT", str(found - number)),
+    )
+    text = f"Recovered: {events.leases(number)} set aside as {onto.name}, {found - number} kept."
+    return events.entry(MessageId.RECOVERED, events.NOTICE, text, fields)
 
 
 def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:

@@ -9,13 +9,13 @@ from typing import NamedTuple, TypeVar
 
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
-from ..core.fate import Fate, sort_out
 from ..core.findings import Network, Outcome, Survey
 from ..core.model import BootId, Config, Reading
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Manager
 from . import attention, pools
+from .fate import Fate, sort_out
 from .pools import Pool
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from .errors import printable
-from .findings import About, Outcome, Remark, Reset, Result
+from .findings import About, Outcome, Remark, Result
 from .model import UNIT, Verdict
 
-_ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+ERR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 
 
 class Entry(NamedTuple):
@@ -45,11 +45,11 @@ class MessageId(StrEnum):
 
 
 KINDS: Final = {
-    Result.CLEARED: (MessageId.CLEARED, _NOTICE),
-    Result.NOTHING_DUE: (MessageId.NOTHING_DUE, _INFO),
-    Result.REFUSED: (MessageId.REFUSED, _WARNING),
-    Result.FAILED: (MessageId.FAILED, _ERR),
-    Result.MISCONFIGURED: (MessageId.MISCONFIGURED, _ERR),
+    Result.CLEARED: (MessageId.CLEARED, NOTICE),
+    Result.NOTHING_DUE: (MessageId.NOTHING_DUE, INFO),
+    Result.REFUSED: (MessageId.REFUSED, WARNING),
+    Result.FAILED: (MessageId.FAILED, ERR),
+    Result.MISCONFIGURED: (MessageId.MISCONFIGURED, ERR),
 }
 
 
@@ -60,8 +60,8 @@ def of_boot(outcome: Outcome) -> tuple[Entry, ...]:
 
 def of_remark(remark: Remark) -> Entry:
     """Write down a remark: a warning, but for the mark that could not be used up."""
-    priority = _ERR if remark.about is About.MARKER_STUCK else _WARNING
-    return _entry(MessageId[remark.about.name], priority, remark.text)
+    priority = ERR if remark.about is About.MARKER_STUCK else WARNING
+    return entry(MessageId[remark.about.name], priority, remark.text)
 
 
 def verdict(outcome: Outcome) -> Entry:
@@ -71,7 +71,7 @@ def verdict(outcome: Outcome) -> Entry:
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
     elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
-        priority = min(priority, _NOTICE)  # worth a line of its own, even where no lease leaked
+        priority = min(priority, NOTICE)  # worth a line of its own, even where no lease leaked
     fields = (
         ("CNI_VERDICT", outcome.judgement.verdict),
         ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
@@ -84,7 +84,7 @@ def verdict(outcome: Outcome) -> Entry:
         ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
         ("CNI_USEC", str(outcome.usec)),
     )
-    return _entry(message_id, priority, message(outcome), fields)
+    return entry(message_id, priority, message(outcome), fields)
 
 
 def message(outcome: Outcome) -> str:
@@ -118,26 +118,27 @@ def leases(number: int) -> str:
 
 def busy() -> Entry:
     """Another of our programs holds the state directory."""
-    return _entry(
+    return entry(
         MessageId.BUSY,
-        _WARNING,
+        WARNING,
         "Another cni-lease-reset is at work; no lease was set aside, the next boot does it.",
     )
 
 
 def unexpected(what: str) -> Entry:
     """A fault of this program."""
-    return _entry(MessageId.UNEXPECTED, _ERR, f"Unexpected, please report: {what}")
+    return entry(MessageId.UNEXPECTED, ERR, f"Unexpected, please report: {what}")
 
 
 def of_shutdown(*, marked: bool, why: str) -> Entry:
     """Write down what ``shutdown`` did with the marker."""
     if marked:
-        return _entry(MessageId.MARKED_CLEAN, _INFO, f"Clean shutdown marked: {why}.")
-    return _entry(MessageId.NOT_MARKED, _NOTICE, f"Not marked as clean: {why}.")
+        return entry(MessageId.MARKED_CLEAN, INFO, f"Clean shutdown marked: {why}.")
+    return entry(MessageId.NOT_MARKED, NOTICE, f"Not marked as clean: {why}.")
 
 
-def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
+def entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
+    """Write down one event; without a reason of its own the text is the reason."""
     # A process that exits at once can lose its unit in `journalctl -u`: name it.
     unit = ("OBJECT_SYSTEMD_UNIT", UNIT)
     whole = () if any(name == "CNI_REASON" for name, _ in fields) else (("CNI_REASON", text),)
@@ -147,32 +148,4 @@ def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, s
 def impossible(why: str) -> Entry:
     """``boot`` could not even judge: the verdict entry of a run that never came to a verdict."""
     fields = (("CNI_VERDICT", Verdict.UNKNOWN), ("CNI_REASON", why))
-    return _entry(MessageId.FAILED, _ERR, f"Nothing could be judged or set aside: {why}", fields)
-
-
-def recovered(reset: Reset, *, found: int) -> Entry:
-    """Write down what ``recover`` set aside."""
-    cleared = sum(number for _, number in reset.cleared)
-    fields = (
-        ("CNI_RESET", reset.name or ""),
-        *(("CNI_NETWORK", printable(name)) for name, _ in reset.cleared),
-        ("CNI_LEASES_FOUND", str(found)),
-        ("CNI_LEASES_CLEARED", str(cleared)),
-        ("CNI_LEASES_KEPT", str(found - cleared)),
-    )
-    text = f"Recovered: {leases(cleared)} set aside as {reset.name}, {found - cleared} kept."
-    return _entry(MessageId.RECOVERED, _NOTICE, text, fields)
-
-
-def not_recovered(why: str, *, part: bool) -> Entry:
-    """Write down why ``recover`` was refused or failed, altogether or in a part of the networks."""
-    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"{'Recovered in part' if part else 'Not recovered'}: {why}")
-
-
-def restored(reset: str, *, back: int, left: int, why: str) -> Entry:
-    """Write down what ``restore`` put back, and why not all, where something failed."""
-    taken = ", for their addresses have leases now" if left else ""
-    failed = f"; not all could be: {why}" if why else ""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left{taken}{failed}."
-    fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return _entry(MessageId.RESTORED, _WARNING if why else _NOTICE, text, fields)
+    return entry(MessageId.FAILED, ERR, f"Nothing could be judged or set aside: {why}", fields)

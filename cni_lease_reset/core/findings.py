@@ -1,6 +1,8 @@
 """What is found, due and done, in words. Values only, as in ``model``."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .model import BootId, Judgement
@@ -92,6 +94,15 @@ class Remark(NamedTuple):
 
     about: About
     text: str
+
+
+class Living(NamedTuple):
+    """Who lives of those that were asked for."""
+
+    owners: frozenset[str] = frozenset()  # those whose id was found
+    addresses: Mapping[str, int | None] = MappingProxyType({})  # those set, and a process of that namespace, if any
+    pods: tuple[str, ...] = ()  # what says that some pod lives, whichever: sentences
+    doubts: tuple[str, ...] = ()  # why somebody may live who was not found: sentences; empty: sure
 
 
 class Ruling(NamedTuple):

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..core.errors import printable
-from ..core.fate import Living
-from ..core.findings import About, Lease, Remark, Ruling
+from ..core.findings import About, Lease, Living, Remark, Ruling
 from ..core.model import UNIT, Config
 from . import living
 from .node import Node

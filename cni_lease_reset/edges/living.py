@@ -12,8 +12,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ..core.errors import describe, printable
-from ..core.fate import Living
-from ..core.findings import Lease
+from ..core.findings import Lease, Living
 from . import child, lock, mountinfo, namespaces, traces
 from .node import Node
 from .sight import Sight, content

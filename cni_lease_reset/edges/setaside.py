@@ -11,10 +11,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
 from ..core.findings import Lease, Network, Remark, Reset, Ruling, Step, Stuck, Trouble
-from ..core.model import Config
-from . import durable, leases, lock
+from . import leases
 from .leases import Hold
-from .node import Node
 from .shelf import Shelf
 
 BUSY: Final = "busy: another process holds host-local's lock"
@@ -39,7 +37,7 @@ def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold
     """Ask the guard, and move what is due of the networks that are held, but for what the guard spares."""
     found = {network.name: network for network in networks}
     failed = [(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
-    troubles = [Trouble(name, _why(error), again=error.errno not in _NEVER_MENDS) for name, error in failed]
+    troubles = [Trouble(name, why_of(error), again=error.errno not in _NEVER_MENDS) for name, error in failed]
     due = {
         name: tuple(lease for lease in found[name].found if lease.torn or not torn_only)
         for name, _, torn_only in steps
@@ -54,20 +52,21 @@ def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold
         going = [lease.address for lease in its if lease.address not in ruling.spared]
         try:
             with ExitStack() as stack:
-                done[name] = _move(name, going, hold.networks[name], reset.folder(name, stack)) if going else Moved()
+                done[name] = move(name, going, hold.networks[name], reset.folder(name, stack)) if going else Moved()
         except OSError as error:
-            done[name] = Moved(trouble=_why(error))
+            done[name] = Moved(trouble=why_of(error))
     troubles += [Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None]
     stuck = tuple(lease for each in done.values() for lease in each.stuck)
     cleared = tuple((name, each.number) for name, each in done.items())
     return Reset(reset.name, cleared, tuple(troubles), stuck, remarks=(*remarks, *reset.remarks))
 
 
-def _why(error: OSError) -> str:
+def why_of(error: OSError) -> str:
+    """Say why a network was not dealt with."""
     return BUSY if isinstance(error, BlockingIOError) else describe(error)
 
 
-def _move(name: str, going: list[str], source: int, target: int | None) -> Moved:
+def move(name: str, going: list[str], source: int, target: int | None) -> Moved:
     """Move leases, one rename each; without a target it is a rehearsal.
 
     What is wrong with one lease is its own matter, unless none of several can be moved.
@@ -87,22 +86,3 @@ def _move(name: str, going: list[str], source: int, target: int | None) -> Moved
     if len(stuck) > 1 and not moved:
         return Moved(trouble=f"all {len(stuck)} leases stay: {stuck[-1].why}")
     return Moved(moved, tuple(stuck))
-
-
-def restore(reset: int, name: str, node: Node, config: Config) -> Moved:
-    """Put one network's leases of an open reset back, never over a lease that exists now."""
-    try:
-        with ExitStack() as stack:
-            data = stack.enter_context(durable.directory(config.data_dir, root=node.root, create=True))
-            hold = stack.enter_context(Hold(node, patience=lock.HOST_LOCAL, create=True))
-            network = hold.take(data, name)
-            if network is None:
-                return Moved(trouble=_why(hold.failed[name]))
-            folder = stack.enter_context(durable.opened(reset, name))
-            ours = [each for each in os.listdir(folder) if leases.is_address(each)]  # nothing that others put there
-            there = set(os.listdir(network))  # and nobody can add one: the lock is ours
-            going = [lease for lease in ours if lease not in there]
-            moved = _move(name, going, folder, network)
-            return moved._replace(taken=len(ours) - len(going), remarks=tuple(hold.remarks))
-    except OSError as error:
-        return Moved(trouble=_why(error))

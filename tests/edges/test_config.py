@@ -167,24 +167,6 @@ def test_an_empty_file_is_the_defaults(text: str) -> None:
     assert config.parse(text.encode()).config == Config()
 
 
-def test_what_is_printed_is_a_configuration_again() -> None:
-    settings = config.parse(
-        b"networks: ['k8s-*', a]\nmax_kept_leases: null\ndata_dir: /data/cni/networks\nclear_when: always\n"
-    )
-    printed = config.render(settings)
-    assert config.parse(printed.encode()).config == settings.config
-    assert "networks: [k8s-*, a]  # from the file\n" in printed
-    assert "keep_resets: 3  # default\n" in printed
-    assert "# ReadWritePaths=-/data/cni\n" in printed
-    assert "systemctl edit" not in config.render(config.Settings())
-
-
-def test_a_drop_in_takes_any_path() -> None:
-    printed = config.render(config.parse(b"data_dir: /my data/100%/networks\n"))
-    assert '# RequiresMountsFor="/my data/100%%"\n' in printed
-    assert '# ReadWritePaths="-/my data/100%%"\n' in printed
-
-
 def test_a_link_that_leads_nowhere_is_not_the_defaults(tree: Tree) -> None:
     (tree.root / "etc/cni-lease-reset").mkdir(parents=True)
     (tree.root / "etc/cni-lease-reset/config.yaml").symlink_to("gone.yaml")

@@ -10,8 +10,7 @@ from typing import Final
 import pytest
 from machine import Machine, become_nobody, living
 
-from cni_lease_reset.core.fate import Living
-from cni_lease_reset.core.findings import Lease
+from cni_lease_reset.core.findings import Lease, Living
 from cni_lease_reset.edges import child, lock
 from cni_lease_reset.edges.living import CONTAINERD, answers, look, own_room, whose
 from cni_lease_reset.edges.node import Node

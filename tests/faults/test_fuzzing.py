@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_lease_reset.commands import history, pools, rivals
+from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.findings import Lease, Network
 from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
@@ -40,7 +41,7 @@ class Parser(NamedTuple):
 
 def _config(_tree: Tree, content: bytes) -> object:
     try:
-        return config.render(config.parse(content))
+        return settings_text(config.parse(content))
     except ConfigError as error:
         assert "\n" not in str(error), "one line"
         assert str(error).isprintable(), "nothing raw"

@@ -1,24 +1,13 @@
 """Leases and evidence in, what becomes of each on a running node out. Pure."""
 
-from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
-from .findings import Lease
+from ..core.findings import Lease, Living
 
 # kubelet gives a sandbox four minutes to start; until then a pod of a device plugin has neither address nor shim.
 YOUNG: Final = 300.0  # seconds
 _AHEAD: Final = 3600.0  # of the clock that dated a lease, at most; what is dated later is of no time at all
-
-
-class Living(NamedTuple):
-    """Who lives of those that were asked for."""
-
-    owners: frozenset[str] = frozenset()  # those whose id was found
-    addresses: Mapping[str, int | None] = MappingProxyType({})  # those set, and a process of that namespace, if any
-    pods: tuple[str, ...] = ()  # what says that some pod lives, whichever: sentences
-    doubts: tuple[str, ...] = ()  # why somebody may live who was not found: sentences; empty: sure
 
 
 class Fate(StrEnum):

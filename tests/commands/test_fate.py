@@ -2,8 +2,8 @@
 
 import pytest
 
-from cni_lease_reset.core.fate import Fate, Living, sort_out
-from cni_lease_reset.core.findings import Lease
+from cni_lease_reset.commands.fate import Fate, sort_out
+from cni_lease_reset.core.findings import Lease, Living
 
 NOW = 1_795_200_000.0
 UP = 86400.0
