@@ -117,7 +117,7 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False
     except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
         raise ValueError(f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}") from error
     # YAML 1.1 reads 0110 as 72 and 1:30 as 90, which nobody means: those stay texts, and no setting takes one.
-    return value if listed or type(value) is not int or re.fullmatch("-?(0|[1-9][0-9]*)", node.value) else node.value
+    return value if listed or type(value) is not int or re.fullmatch(_PLAIN, node.value) else node.value
 
 
 def _shown(value: object) -> str:
