@@ -29,7 +29,7 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
     """
     began = time.monotonic_ns()
     boot_id, noted = _boot_id(node), record.read(node)
-    ran_before = record.ran(noted, boot_id)
+    ran_before = noted.ran(boot_id)
     unnoted = None if ran_before else record.begin(node, boot_id)
     reading = marker.read(node)
     judgement = judge(reading, boot_id, ran_before=ran_before)
@@ -76,10 +76,11 @@ def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Readi
     Without our lock, for nobody else writes the marker: who restarts the unit beside ``recover`` shall have it, too.
     """
     state = reading.state if isinstance(reading, Marker) and reading.boot_id == boot_id else None
-    done = state is not None or record.done(noted, boot_id)
+    outcome = noted.of(boot_id)
+    done = state is not None or (outcome is not None and outcome.done)
     remarks = []
-    if isinstance(noted, record.Unreadable):
-        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.why}): taken as if boot had run before"
+    if noted.unread is not None:
+        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.unread}): taken as if boot had run before"
         remarks.append(Remark(About.IGNORED, doubt))
     try:
         if not done and not isinstance(reading, NoMarker):
@@ -214,6 +215,6 @@ def _mark_clean(node: Node, boot_id: BootId, patience: float) -> None:
 
 def _say_once(node: Node, journal: Journal, remark: Remark) -> None:
     """Say it, unless ``boot`` said the same of this boot: where pystemd is not packaged, once is enough."""
-    noted = record.read(node)
-    if not (isinstance(noted, Outcome) and remark in noted.remarks):
+    noted = record.read(node).outcome
+    if noted is None or remark not in noted.remarks:
         journal.send(events.of_remark(remark))

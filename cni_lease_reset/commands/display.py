@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
-from ..core.findings import Outcome, Result
+from ..core.findings import Result
 from ..core.model import BootId, Marker, NoMarker, Reading
 from ..edges import record
 from .pools import Pool
@@ -20,7 +20,7 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 def as_json(report: Report) -> str:
     """Write the report for programs; the names are documented in the README."""
-    outcome = record.judged(report.record, report.boot_id)
+    outcome = report.record.of(report.boot_id)
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
@@ -63,25 +63,25 @@ def as_text(report: Report, screen: Screen) -> str:
 
 
 def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
-    match report.record:
-        case Outcome() as done if done.boot_id == report.boot_id:
-            total = done.total
-            counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
-            mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
-            return (
-                ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
-                ("This boot", f"{done.result}: {printable(done.why)}{mended}"),
-                ("", counts + (f", in {done.reset}" if done.reset else "")),
-            )
-        case None:
-            why = "not judged: boot has not run since this kernel started"
-        case record.Began(boot_id=boot_id) if boot_id == report.boot_id:
-            why = "not judged: boot began and did not end, or is still at work"
-        case record.Unreadable(why=unread):
-            why = f"not known: /run/cni-lease-reset/boot: {unread}"
-        case _:
-            whose = "of another boot" if report.boot_id else "of this boot or another: its id cannot be read"
-            why = f"not judged: the record under /run is {whose}"
+    noted, done = report.record, report.record.of(report.boot_id)
+    if done is not None:
+        total = done.total
+        counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
+        mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
+        return (
+            ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
+            ("This boot", f"{done.result}: {printable(done.why)}{mended}"),
+            ("", counts + (f", in {done.reset}" if done.reset else "")),
+        )
+    if noted.unread is not None:
+        why = f"not known: /run/cni-lease-reset/boot: {noted.unread}"
+    elif noted.boot_id is None:
+        why = "not judged: boot has not run since this kernel started"
+    elif noted.boot_id == report.boot_id:
+        why = "not judged: boot began and did not end, or is still at work"
+    else:
+        whose = "of another boot" if report.boot_id else "of this boot or another: its id cannot be read"
+        why = f"not judged: the record under /run is {whose}"
     return (("Last boot", why),)
 
 

@@ -12,7 +12,7 @@ from .. import __version__
 from ..core.errors import printable
 from ..core.findings import Result
 from ..core.model import Verdict
-from ..edges import durable, record
+from ..edges import durable
 from ..edges.node import Node
 from .status import Report
 
@@ -34,7 +34,7 @@ def text(report: Report) -> str:
 
 def _of_boot(report: Report) -> Iterator[Metric]:
     """What this boot did; nothing but that where it was not judged."""
-    outcome = record.judged(report.record, report.boot_id)
+    outcome = report.record.of(report.boot_id)
     yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", [(outcome is not None, {})]
     if outcome is None:
         return

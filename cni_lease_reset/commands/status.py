@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
-from ..core.findings import Network, Outcome, Survey
+from ..core.findings import Network, Survey
 from ..core.model import BootId, Config, Reading
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
@@ -49,7 +49,7 @@ class Report(NamedTuple):
     boot_id: BootId | None
     uptime: float | None  # seconds
     config_valid: bool  # now, whatever boot found
-    record: Outcome | record.Began | record.Unreadable | None
+    record: record.Record
     reading: Reading | None  # None where its directory cannot be read
     stocks: tuple[Stock, ...]
     unlisted: tuple[Network, ...]
@@ -77,7 +77,7 @@ def gather(node: Node, systemd: Manager) -> Report:
     above, names = set_aside_directory(settings.data_dir), _try(lambda: shelf.listing(node, settings), unread) or []
     resets = tuple(filter(None, [_try(partial(_on_shelf, node, above, name), unread) for name in reversed(names)]))
     noted = record.read(node)
-    outcome = record.judged(noted, boot_id)
+    outcome = noted.of(boot_id)
     pending = attention.pending(boot_id, outcome, reading, valid)
     wrong = [*attention.of_boot(outcome, pending), *attention.of_mark(boot_id, reading, systemd)]
     wrong += attention.of_networks(node, settings, survey)

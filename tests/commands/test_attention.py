@@ -97,8 +97,8 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
 )
 def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) -> None:
     done(tree)
-    outcome = record.read(tree.node)
-    assert isinstance(outcome, Outcome)
+    outcome = record.read(tree.node).outcome
+    assert outcome is not None
     record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
     assert gathered(tree).attention == (lasting.text,)
 

@@ -320,10 +320,8 @@ class NodeLife(RuleBasedStateMachine):
 
     def _is_done(self) -> bool:
         """Whether this boot was: its mark says so, or /run."""
-        node = self.tree.node
-        return self._says() in (self._ours("running"), self._ours("clean")) or record.done(
-            record.read(node), node.boot_id()
-        )
+        outcome = record.read(self.tree.node).of(self.tree.node.boot_id())
+        return self._says() in (self._ours("running"), self._ours("clean")) or (outcome is not None and outcome.done)
 
     def _only_old_resets_go(self, before: dict[str, set[int]]) -> None:
         after = self._aside()
