@@ -195,12 +195,12 @@ def _not_running(node: Node, reading: Reading, boot_id: BootId) -> str | None:
 
 def _stays_up(node: Node, manager: Manager, journal: Journal) -> str | None:
     """Say why this is no shutdown: in doubt it is none."""
-    answer = manager.going_down()
-    if answer.remark is not None:
-        _say_once(node, journal, Remark(About.WITHOUT_DBUS, answer.remark))
-    if answer.value is None:
+    down, silent = manager.going_down()
+    if silent is not None:
+        _say_once(node, journal, Remark(About.WITHOUT_DBUS, silent))
+    if down is None:
         return "systemd cannot be asked whether the system goes down"
-    return None if answer.value else "the system is not going down, only this service stops"
+    return None if down else "the system is not going down, only this service stops"
 
 
 def _mark_clean(node: Node, boot_id: BootId, patience: float) -> None:

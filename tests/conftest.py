@@ -18,7 +18,7 @@ from cni_lease_reset.core.events import Entry
 from cni_lease_reset.core.findings import Outcome
 from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges.journald import Journal
-from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Unit
+from cni_lease_reset.edges.systemd import Manager, Runtime, Unit
 
 # A loaded machine is no fault of ours.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -99,14 +99,14 @@ class Systemd(Manager):
         self.states, self.down, self.remark = {} if states is None else states, down, remark
         self.ran, self.starting, self.exists = ran, starting, exists
 
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+    def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, str | None]:
         if self.down is None:
-            return Answer(None, self.remark)
+            return None, self.remark
         found = (Unit(self.states.get(unit, "inactive"), self.exists, has_run=unit in self.ran) for unit in units)
-        return Answer(Runtime(tuple(found), starting=self.starting), self.remark)
+        return Runtime(tuple(found), starting=self.starting), self.remark
 
-    def going_down(self) -> Answer[bool]:
-        return Answer(self.down, self.remark)
+    def going_down(self) -> tuple[bool | None, str | None]:
+        return self.down, self.remark
 
 
 class Kept(Journal):

@@ -13,7 +13,7 @@ from cni_lease_reset.core.findings import Outcome
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer, Runtime
+from cni_lease_reset.edges.systemd import Runtime
 
 
 def rehearsed(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
@@ -117,7 +117,7 @@ def test_it_holds_no_lock_while_it_looks(tree: Tree, journal: Kept) -> None:
     (tree.network / "lock").touch()
 
     class Asked(Systemd):
-        def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, str | None]:
             for path in (tree.state, tree.network / "lock"):
                 subprocess.run(["flock", "--nonblock", path, "true"], check=True)
             return super().runtime(units)

@@ -57,7 +57,7 @@ def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
 def of_mark(boot_id: BootId | None, reading: Reading | None, systemd: Manager) -> Iterator[str]:
     """A mark of this boot that says clean while it goes on: a cancelled shutdown, or a soft-reboot."""
     clean = isinstance(reading, Marker) and reading.state is State.CLEAN and reading.boot_id == boot_id
-    if clean and systemd.going_down().value is False:
+    if clean and systemd.going_down()[0] is False:
         yield f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: {_START}"
 
 

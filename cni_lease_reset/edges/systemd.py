@@ -1,7 +1,7 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..core.model import UNIT
 from .lock import OF_SYSTEMD, SYSTEMD
@@ -15,15 +15,8 @@ _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"
 _UNIT: Final = b"org.freedesktop.systemd1.Unit"
 _LEFT: Final = "InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
 
-T = TypeVar("T")
 _Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState and units, as they fit through a pipe
-
-
-class Answer(NamedTuple, Generic[T]):
-    """An answer, and why it was not D-Bus that gave it; the value is ``None`` where nobody answered."""
-
-    value: T | None
-    remark: str | None = None
+WhyNot: TypeAlias = str | None  # why it was not D-Bus that answered; the answer is None where nobody did
 
 
 class Unit(NamedTuple):
@@ -51,13 +44,13 @@ class Runtime(NamedTuple):
 class Manager:
     """What we ask systemd, answered for a tree under ``--root``: there none runs."""
 
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+    def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, WhyNot]:
         """Tell whether these units are up, and whether they ever were: nothing runs, and nothing ran."""
-        return Answer(Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True))
+        return Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True), None
 
-    def going_down(self) -> Answer[bool]:
+    def going_down(self) -> tuple[bool | None, WhyNot]:
         """Tell whether the system shuts down."""
-        return Answer(None)
+        return None, None
 
     def unordered(self, units: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002  nobody can tell
         """Tell which of these units may start before ours, as far as anybody can tell."""
@@ -67,7 +60,7 @@ class Manager:
 class Systemd(Manager):
     """The systemd of this machine."""
 
-    def runtime(self, units: Sequence[str], *, seconds: float = SYSTEMD) -> Answer[Runtime]:
+    def runtime(self, units: Sequence[str], *, seconds: float = SYSTEMD) -> tuple[Runtime | None, WhyNot]:
         """Ask D-Bus, and systemctl where that does not answer, for at most so many seconds each.
 
         D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
@@ -85,15 +78,15 @@ class Systemd(Manager):
             try:
                 told, remark = _through_systemctl(units, seconds / 2), f"{silent}; asked systemctl instead"
             except _NoAnswerError as error:
-                return Answer(None, f"{silent}; {error}")
+                return None, f"{silent}; {error}"
         state, found = told
         starting, stopping = state in ("initializing", "starting"), state == "stopping"
-        return Answer(Runtime(tuple(map(Unit._make, found)), starting, stopping), remark)
+        return Runtime(tuple(map(Unit._make, found)), starting, stopping), remark
 
-    def going_down(self) -> Answer[bool]:
+    def going_down(self) -> tuple[bool | None, WhyNot]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
         runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
-        return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
+        return None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark
 
     def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
         """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""

@@ -18,7 +18,7 @@ from reported import gathered
 from cni_lease_reset import service
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.findings import About
-from cni_lease_reset.edges.systemd import Answer, Runtime
+from cni_lease_reset.edges.systemd import Runtime
 
 
 def test_round_robin_goes_on_behind_the_last_reserved_address(tree: Tree, journal: Kept, host_local: HostLocal) -> None:
@@ -85,7 +85,7 @@ def test_a_storm_of_adds_beside_boot_hands_no_address_out_twice(tree: Tree) -> N
     class Storm(Systemd):
         """Answers the guard's question, which comes while host-local's lock is held."""
 
-        def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, str | None]:
             locked.set()
             return super().runtime(units)
 

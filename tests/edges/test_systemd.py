@@ -19,7 +19,7 @@ from programs import STAND_IN, running
 
 from cni_lease_reset import service
 from cni_lease_reset.edges import systemd
-from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Systemd, Unit
+from cni_lease_reset.edges.systemd import Manager, Runtime, Systemd, Unit
 
 ABSENT = Unit("inactive", exists=False, has_run=False)
 RUNTIME = pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_units_of_the_runtime_are_asked_over_d_bus(
     address: str, state: str, known: list[str], expected: Runtime
 ) -> None:
     with running(sys.executable, STAND_IN, address, state, *known):
-        assert Systemd().runtime(UNITS) == Answer(expected)
+        assert Systemd().runtime(UNITS) == (expected, None)
 
 
 WITHOUT_BUS = """
@@ -116,7 +116,7 @@ def as_if_systemd_ran(code: str) -> str:
 def test_the_real_systemctl_says_the_same(address: str, state: str, known: list[str], expected: Runtime) -> None:
     with running(sys.executable, STAND_IN, address, state, *known):
         told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().runtime({UNITS}))")
-    assert told.startswith(f"Answer(value={expected}, remark='pystemd cannot be imported (")
+    assert told.startswith(f"({expected}, 'pystemd cannot be imported (")
 
 
 def test_only_a_known_unit_makes_a_runtime_known() -> None:
@@ -138,14 +138,14 @@ SHUTDOWN = pytest.mark.parametrize(
 @SHUTDOWN
 def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
-        assert Systemd().going_down() == Answer(down)
+        assert Systemd().going_down() == (down, None)
 
 
 @SHUTDOWN
 def test_the_real_systemctl_recognises_it_too(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
         told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().going_down())")
-    assert told.startswith(f"Answer(value={down}, remark='pystemd cannot be imported (")
+    assert told.startswith(f"({down}, 'pystemd cannot be imported (")
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     ):
         command = ["/usr/bin/python3", "-c", code]
         done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
-    up = Answer(Runtime((Unit("active", exists=True, has_run=True),), starting=False))
-    assert (done.stdout, done.stderr) == (f"{up} {Answer(True)}\n", "")
+    up = (Runtime((Unit("active", exists=True, has_run=True),), starting=False), None)
+    assert (done.stdout, done.stderr) == (f"{up} {(True, None)}\n", "")
 
 
 @pytest.fixture
@@ -224,10 +224,10 @@ def listening(path: Path) -> socket.socket:
 
 def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> None:
     answer = Systemd().runtime(["k3s.service"])
-    assert answer.value is None
-    assert answer.remark is not None
-    assert answer.remark.startswith("D-Bus cannot be reached")
-    assert answer.remark.endswith(f"there is no {systemctl}")
+    assert answer[0] is None
+    assert answer[1] is not None
+    assert answer[1].startswith("D-Bus cannot be reached")
+    assert answer[1].endswith(f"there is no {systemctl}")
 
 
 SHOWN = (
@@ -246,15 +246,15 @@ def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> No
     shows(systemctl)
     with listening(bus):
         answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert str(answer.remark).startswith("D-Bus cannot be reached (")
-    assert str(answer.remark).endswith("); asked systemctl instead")
+    assert answer[0] == TOLD
+    assert str(answer[1]).startswith("D-Bus cannot be reached (")
+    assert str(answer[1]).endswith("); asked systemctl instead")
 
 
 @pytest.mark.parametrize("state", ["initializing", "starting"])
 def test_systemctl_tells_that_systemd_is_starting(bus: Path, systemctl: Path, state: str) -> None:
     shows(systemctl, state)
-    assert Systemd().runtime(UNITS).value == TOLD._replace(starting=True)
+    assert Systemd().runtime(UNITS)[0] == TOLD._replace(starting=True)
 
 
 @pytest.mark.parametrize("error", [SystemError, ValueError, AttributeError, TypeError, RuntimeError])
@@ -284,9 +284,9 @@ def test_whatever_a_pystemd_raises_leads_to_systemctl(
     monkeypatch.setitem(sys.modules, "pystemd.dbuslib", Unfit("pystemd.dbuslib"))
     shows(systemctl)
     answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert "asked systemctl instead" in str(answer.remark)
-    assert "it does not fit" in str(answer.remark) or (when, error) == ("imported", AttributeError)
+    assert answer[0] == TOLD
+    assert "asked systemctl instead" in str(answer[1])
+    assert "it does not fit" in str(answer[1]) or (when, error) == ("imported", AttributeError)
 
 
 def test_at_a_shutdown_each_of_the_two_has_two_seconds(
@@ -300,9 +300,9 @@ def test_at_a_shutdown_each_of_the_two_has_two_seconds(
         began = time.monotonic()
         answer = Systemd().going_down()
         took = time.monotonic() - began
-    assert answer.value is None
+    assert answer[0] is None
     assert 2 + 0.1 + 1 <= took < 30
-    assert answer.remark == "D-Bus did not answer within 2 s; systemctl did not answer within 1 s"
+    assert answer[1] == "D-Bus did not answer within 2 s; systemctl did not answer within 1 s"
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
@@ -310,8 +310,8 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
     with listening(bus) as server:
         server.listen()
         answer = Systemd().going_down()
-    assert answer.value is True
-    assert "D-Bus did not answer within" in str(answer.remark)
+    assert answer[0] is True
+    assert "D-Bus did not answer within" in str(answer[1])
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
 )
 def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: str, down: bool | None) -> None:
     program(systemctl, text)
-    assert Systemd().going_down().value is down
+    assert Systemd().going_down()[0] is down
 
 
 def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl: Path) -> None:
@@ -337,8 +337,8 @@ def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl:
 @pytest.mark.parametrize("more", [":", f"printf '\\n{TARGET}\\n{TARGET}'"], ids=["too few", "too many"])
 def test_an_answer_about_other_units_than_asked_is_none(bus: Path, systemctl: Path, more: str) -> None:
     program(systemctl, f'case "$*" in *SystemState*) echo SystemState=running;; *) printf "{TARGET}"; {more};; esac')
-    assert Systemd().runtime(UNITS).value is None
-    assert "systemctl answered for" in str(Systemd().runtime(UNITS).remark)
+    assert Systemd().runtime(UNITS)[0] is None
+    assert "systemctl answered for" in str(Systemd().runtime(UNITS)[1])
 
 
 def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
@@ -351,20 +351,20 @@ def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     asked = "D-Bus cannot be asked (no process can be made: Too many open files); systemctl failed ("
-    assert (answer.value, str(answer.remark)[: len(asked)]) == (None, asked)
+    assert (answer[0], str(answer[1])[: len(asked)]) == (None, asked)
 
 
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
     shows(systemctl)
     answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert "pystemd cannot be imported" in str(answer.remark)
+    assert answer[0] == TOLD
+    assert "pystemd cannot be imported" in str(answer[1])
 
 
 def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
     systemctl.write_text("")
-    assert "systemctl failed" in str(Systemd().going_down().remark)
+    assert "systemctl failed" in str(Systemd().going_down()[1])
 
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:
