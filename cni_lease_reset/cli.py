@@ -7,6 +7,7 @@ from typing import Final
 from . import service
 from .core import events
 from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
+from .core.events import MessageId
 from .core.findings import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
@@ -74,13 +75,14 @@ def _boot(node: Node, manager: Manager) -> int:
     try:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
     except BusyError as error:
-        journal.send(events.busy())
+        text = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it."
+        journal.send(events.entry(MessageId.BUSY, events.WARNING, text))
         return error.status
     except OSError as error:
         journal.send(events.impossible(describe(error)))
         return os.EX_IOERR
     except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
-        journal.send(events.unexpected(_where(error)))
+        journal.send(events.entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))
         return 1
 
 

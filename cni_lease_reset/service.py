@@ -117,8 +117,8 @@ def _clear(node: Node, boot_id: BootId, reading: Reading, settings: Config | Con
                 from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
 
                 onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
-                rule = partial(guard.rule, node, settings, manager)
-                reset = setaside.set_aside(steps, found.networks, hold, rule, onto)
+                refusal = partial(guard.refusal, node, settings, manager)
+                reset = setaside.set_aside(steps, found.networks, hold, refusal, onto)
     except OSError as error:
         return Outcome(boot_id, judgement, Result.FAILED, describe(error))
     return conclude(boot_id, judgement, settings, found, steps, reset)
@@ -130,7 +130,7 @@ def _look(
     """Read the leases, see whether one of them disproves a clean mark, and list what is due."""
     marked_clean = isinstance(reading, Marker) and reading.state is State.CLEAN
     found = leases.survey(node, settings, hold, dated=marked_clean)
-    judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found) if marked_clean else None)
+    judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found) if marked_clean else (0, ""))
     return judgement, found, draw_up(judgement, found.networks, settings)
 
 

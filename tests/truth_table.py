@@ -4,11 +4,11 @@ import pytest
 from conftest import OTHER, THIS
 
 from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, State
-from cni_lease_reset.core.verdict import Newest
 
 SINCE = "2026-11-23T06:12:01Z"
-NEWER = Newest("k8s-pod-network", "10.52.0.7", 0.5, "2026-11-23T06:12:02Z")
-AS_OLD = NEWER._replace(written=0.0)
+NEWER = (0.5, "lease 10.52.0.7 of k8s-pod-network, written 2026-11-23T06:12:02Z")
+AS_OLD = (0.0, NEWER[1])
+NOTHING = (0.0, "")
 ROWS = [
     pytest.param(NoMarker(), False, NEWER, "unknown", "none", id="fresh install"),
     pytest.param(
@@ -24,7 +24,7 @@ ROWS = [
         id="a boot that nobody saw",
     ),
     pytest.param(Marker(State.CLEAN, OTHER, SINCE), False, AS_OLD, "clean", "clean", id="systemctl reboot"),
-    pytest.param(Marker(State.CLEAN, OTHER, SINCE), False, None, "clean", "clean", id="no leases"),
+    pytest.param(Marker(State.CLEAN, OTHER, SINCE), False, NOTHING, "clean", "clean", id="no leases"),
     pytest.param(Marker(State.RUNNING, THIS, SINCE), False, NEWER, "same-boot", "any", id="service restarted by hand"),
     pytest.param(Marker(State.CLEAN, THIS, SINCE), True, NEWER, "same-boot", "any", id="soft-reboot"),
     pytest.param(

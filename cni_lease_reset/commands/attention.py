@@ -1,9 +1,9 @@
 """What somebody should see to, in sentences: what, and what to do. ``status --check`` exits 3 if there is any."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ..core.errors import printable
+from ..core.errors import NoAnswerError, printable
 from ..core.findings import About, Network, Outcome, Result, Survey
 from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
@@ -104,10 +104,20 @@ def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Ite
 
 def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    for unit in systemd.unordered(config.runtime_units):
+    for unit in unordered(systemd, config.runtime_units):
         yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
     lost = mounts.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
     networks = [f"{config.data_dir}/{name}" for name in config.networks]
     yield from (f"{line}. Let one of the two do it." for line in rivals.find(node, networks))
+
+
+def unordered(systemd: Manager, units: Sequence[str]) -> list[str]:
+    """List the units that may start before ours, as far as systemd tells."""
+    try:
+        ours, *others = systemd.show("Before,Id", UNIT, *units)
+    except NoAnswerError:
+        return []
+    before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
+    return [unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before]

@@ -20,10 +20,8 @@ class Fate(StrEnum):
     YOUNG = "younger than five minutes, as far as can be told"
     UNTOUCHABLE = "that cannot be read or moved"
 
-    @property
-    def lives(self) -> bool:
-        """Whether its pod was found."""
-        return self in (Fate.OWNER, Fate.ADDRESS, Fate.NO_PROCESS)
+
+LIVING: Final = (Fate.OWNER, Fate.ADDRESS, Fate.NO_PROCESS)
 
 
 def sort_out(found: tuple[Lease, ...], living: Living, *, now: float, uptime: float) -> dict[Lease, Fate]:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
 from ..core.events import Entry, MessageId
-from ..core.findings import Lease, Living, Network, Remark, Ruling, Step, Trouble
+from ..core.findings import Lease, Living, Network, Remark, Trouble
 from ..core.model import Config
 from ..core.outcome import skipped
 from ..core.plan import is_crowded
@@ -133,29 +133,28 @@ def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:
 
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     """Deal with one network, and return it as it was seen under the lock."""
-    seen = Sight(name)
     data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
         with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
+            if isinstance(network, Network) and name in hold.failed:
+                network = setaside.trouble(name, hold.failed[name])
             if isinstance(network, Trouble):
                 return _not_done(network)
             with only_one(node, create=True):  # not before: host-local's lock may have been waited for
-                if name in hold.networks:
-                    seen = _see(node, network)
-                spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
-                ruling = Ruling(next(iter(seen.living.doubts), None), spared)
-                reset = setaside.set_aside((Step(name, "recover"),), (network,), hold, lambda _: ruling, onto)
+                seen = _see(node, network)
+                if seen.living.doubts:
+                    return seen._replace(wrong=RefusedError(seen.living.doubts[0]), remarks=tuple(hold.remarks))
+                going = [lease.address for lease in seen.of(Fate.LEAKED)]
+                reset = setaside.onto_shelf({name: going}, hold, onto)
     except BusyError as error:
-        return seen._replace(wrong=error)
+        return Sight(name, wrong=error)
     except OSError as error:
-        return seen._replace(wrong=InputOutputError(describe(error)))
-    told = _not_done(*reset.troubles) if reset.troubles else seen  # one at most: it is one network
-    wrong = told.wrong if reset.refusal is None else RefusedError(reset.refusal)
+        return Sight(name, wrong=InputOutputError(describe(error)))
+    wrong = InputOutputError(reset.troubles[0].why) if reset.troubles else seen.wrong
     stuck = {lease.address for lease in reset.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    cleared = sum(number for _, number in reset.cleared)
-    return Sight(name, fates, seen.living, cleared, wrong, told.remarks + reset.remarks)
+    return Sight(name, fates, seen.living, reset.cleared[0][1], wrong, (*hold.remarks, *reset.remarks))
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:

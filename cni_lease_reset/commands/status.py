@@ -15,7 +15,7 @@ from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Manager
 from . import attention, pools
-from .fate import Fate, sort_out
+from .fate import LIVING, Fate, sort_out
 from .pools import Pool
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)
         return stock
     fates = list(sort_out(found, seen, now=time.time(), uptime=node.uptime()).values())
-    return stock._replace(live=sum(fate.lives for fate in fates), leaked=fates.count(Fate.LEAKED))
+    return stock._replace(live=sum(fate in LIVING for fate in fates), leaked=fates.count(Fate.LEAKED))
 
 
 def _on_shelf(node: Node, above: str, name: str) -> OnShelf:

@@ -31,6 +31,10 @@ class RefusedError(CniLeaseResetError):
     status = 75  # EX_TEMPFAIL
 
 
+class NoAnswerError(CniLeaseResetError):
+    """Whoever was asked is not there, takes too long, or says nothing that can be relied on."""
+
+
 class ConfigError(CniLeaseResetError):
     """The configuration cannot be used. Never answered with defaults."""
 

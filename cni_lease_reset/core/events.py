@@ -116,20 +116,6 @@ def leases(number: int) -> str:
     return f"{number} lease" if number == 1 else f"{number} leases"
 
 
-def busy() -> Entry:
-    """Another of our programs holds the state directory."""
-    return entry(
-        MessageId.BUSY,
-        WARNING,
-        "Another cni-lease-reset is at work; no lease was set aside, the next boot does it.",
-    )
-
-
-def unexpected(what: str) -> Entry:
-    """A fault of this program."""
-    return entry(MessageId.UNEXPECTED, ERR, f"Unexpected, please report: {what}")
-
-
 def of_shutdown(*, marked: bool, why: str) -> Entry:
     """Write down what ``shutdown`` did with the marker."""
     if marked:

@@ -105,14 +105,6 @@ class Living(NamedTuple):
     doubts: tuple[str, ...] = ()  # why somebody may live who was not found: sentences; empty: sure
 
 
-class Ruling(NamedTuple):
-    """What a guard says of the leases that are due."""
-
-    refusal: str | None = None  # why none of them may go
-    spared: frozenset[str] = frozenset()  # addresses of those that stay
-    remarks: tuple[Remark, ...] = ()  # what was survived in asking
-
-
 class Reset(NamedTuple):
     """What was set aside, and where: lease counts by network."""
 

@@ -1,22 +1,16 @@
 """Marker, boot id and newest lease in, verdict out. Pure; the README's truth table is its test."""
 
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
-from .errors import printable
 from .model import BootId, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 
 
-class Newest(NamedTuple):
-    """The lease that was written last, of all that are configured."""
+def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: tuple[float, str] = (0, "")) -> Judgement:
+    """Tell how the boot before this one ended.
 
-    network: str
-    address: str
-    written: float  # seconds since 1970
-    when: str  # the same, for people
-
-
-def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: Newest | None = None) -> Judgement:
-    """Tell how the boot before this one ended. ``ran_before``: /run says that ``boot`` ran under this kernel."""
+    ``ran_before``: /run says that ``boot`` ran under this kernel. ``newest``: when the last lease was written, in
+    seconds since 1970, and which.
+    """
     match reading:
         case Marker(boot_id=previous) if previous == boot_id:
             # The kernel never went down: a restart of the service, or a soft-reboot. Pods may live.
@@ -26,10 +20,9 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: Newest
             return Judgement(
                 Verdict.SAME_BOOT, "boot ran before under this very kernel", getattr(reading, "boot_id", None)
             )
-        case Marker(state=State.CLEAN, boot_id=previous, written=written) if newest and newest.written > written:
+        case Marker(state=State.CLEAN, boot_id=previous, written=written) if newest[0] > written:
             # A boot that we did not see: masked, an interpreter that does not start, a shutdown that was cancelled.
-            lease = f"lease {newest.address} of {printable(newest.network)}, written {newest.when}"
-            return Judgement(Verdict.UNKNOWN, f"{lease}, is newer than the clean mark of {reading.since}", previous)
+            return Judgement(Verdict.UNKNOWN, f"{newest[1]}, is newer than the clean mark of {reading.since}", previous)
         case Marker(state=State.CLEAN, boot_id=previous):
             # Written by ExecStop after RKE2 had stopped, while the system went down.
             return Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", previous)

@@ -9,18 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from ..core.errors import printable
+from ..core.errors import NoAnswerError, printable
 from .lock import WHO_LIVES
 
 T = TypeVar("T")
-
-
-class NoAnswerError(Exception):
-    """The child said nothing that can be relied on; the text says how it ended."""
-
-
-class LateError(NoAnswerError):
-    """The time is up."""
 
 
 def ask(question: Callable[[], T], *, seconds: float = WHO_LIVES) -> T:
@@ -34,7 +26,7 @@ def ask(question: Callable[[], T], *, seconds: float = WHO_LIVES) -> T:
         child, reader = _start(question, seconds)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # from here on the caller's alarm and Ctrl-C may end us
-            said = _hear(reader, time.monotonic() + seconds)
+            said = _hear(reader, seconds)
         except BaseException:
             os.kill(child, signal.SIGKILL)
             raise
@@ -96,8 +88,9 @@ def _answer(question: Callable[[], object], writer: int) -> None:
         pipe.write(said)
 
 
-def _hear(reader: int, deadline: float) -> bytes:
-    """Read until the child closes its end. Raises ``NoAnswerError`` at the deadline."""
+def _hear(reader: int, seconds: float) -> bytes:
+    """Read until the child closes its end. Raises ``NoAnswerError`` once the time is up."""
+    deadline = time.monotonic() + seconds
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     said = b""
@@ -106,4 +99,4 @@ def _hear(reader: int, deadline: float) -> bytes:
         if not part:
             return said
         said += part
-    raise LateError("a process that does not answer held up the look at it")
+    raise NoAnswerError(f"no answer within {seconds:g} s")

@@ -11,7 +11,6 @@ from typing import Final
 from ..core.errors import describe, printable
 from ..core.findings import About, Lease, Network, Remark, Survey, Trouble
 from ..core.model import Config
-from ..core.verdict import Newest
 from . import durable
 from .lock import take
 from .node import Node, utc
@@ -128,11 +127,11 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return True  # what cannot be looked at cannot be opened either, and that says why
 
 
-def newest(found: Survey) -> Newest | None:
-    """Return the lease of a configured network that was written last."""
+def newest(found: Survey) -> tuple[float, str]:
+    """Tell when the last lease of a configured network was written, in seconds since 1970, and which it is."""
     dated = ((lease.written, each.name, lease.address) for each in found.networks for lease in each.found)
     when, network, address = max(dated, default=(0.0, "", ""))
-    return Newest(network, address, when, utc(when)) if when else None
+    return when, f"lease {address} of {printable(network)}, written {utc(when)}"
 
 
 def inventory(network: Network) -> tuple[Lease, ...]:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Collection
 from typing import Final
 
-from ..core.errors import describe, printable
+from ..core.errors import NoAnswerError, describe, printable
 from ..core.findings import Lease, Living
 from . import child, lock, mountinfo, namespaces, traces
 from .node import Node
@@ -38,7 +38,7 @@ def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient:
     sight = Sight(caged=caged, lenient=lenient)
     try:
         said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=lock.WHO_LIVES)
-    except child.NoAnswerError as error:
+    except NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
     return Living._make(said)
 

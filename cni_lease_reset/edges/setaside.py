@@ -7,10 +7,10 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from ..core.errors import describe
-from ..core.findings import Lease, Network, Remark, Reset, Ruling, Step, Stuck, Trouble
+from ..core.findings import Lease, Network, Remark, Reset, Step, Stuck, Trouble
 from . import leases
 from .leases import Hold
 from .shelf import Shelf
@@ -18,9 +18,6 @@ from .shelf import Shelf
 BUSY: Final = "busy: another process holds host-local's lock"
 # A link or a directory in place of a network or of its lock: the same at every boot.
 _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
-
-# Says of the leases that are due, by network, whether they may go now.
-Guard: TypeAlias = Callable[[Mapping[str, tuple[Lease, ...]]], Ruling]
 
 
 class Moved(NamedTuple):
@@ -33,32 +30,48 @@ class Moved(NamedTuple):
     remarks: tuple[Remark, ...] = ()
 
 
-def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, reset: Shelf) -> Reset:
-    """Ask the guard, and move what is due of the networks that are held, but for what the guard spares."""
-    found = {network.name: network for network in networks}
-    failed = [(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
-    troubles = [Trouble(name, why_of(error), again=error.errno not in _NEVER_MENDS) for name, error in failed]
+def set_aside(
+    steps: tuple[Step, ...],
+    networks: tuple[Network, ...],
+    hold: Hold,
+    guard: Callable[[list[Lease]], tuple[str | None, tuple[Remark, ...]]],
+    onto: Shelf,
+) -> Reset:
+    """Ask the guard why none of the leases that are due may go, and move those of the networks that are held."""
+    found = {network.name: network.found for network in networks}
+    failed = tuple(trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed)
     due = {
-        name: tuple(lease for lease in found[name].found if lease.torn or not torn_only)
+        name: [lease for lease in found[name] if lease.torn or not torn_only]
         for name, _, torn_only in steps
         if name in hold.networks
     }
-    ruling = guard(due) if due else Ruling()
-    remarks = (*hold.remarks, *ruling.remarks)
-    if ruling.refusal is not None:
-        return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=remarks)
+    refusal, remarks = guard([lease for its in due.values() for lease in its]) if due else (None, ())
+    remarks = (*hold.remarks, *remarks)
+    if refusal is not None:
+        return Reset(refusal=refusal, troubles=failed, remarks=remarks)
+    done = onto_shelf({name: [lease.address for lease in its] for name, its in due.items()}, hold, onto)
+    return done._replace(troubles=failed + done.troubles, remarks=remarks + done.remarks)
+
+
+def onto_shelf(going: Mapping[str, list[str]], hold: Hold, onto: Shelf) -> Reset:
+    """Move leases of networks that are held; what fails is their network's own."""
     done: dict[str, Moved] = {}
-    for name, its in due.items():
-        going = [lease.address for lease in its if lease.address not in ruling.spared]
+    for name, its in going.items():
         try:
             with ExitStack() as stack:
-                done[name] = move(name, going, hold.networks[name], reset.folder(name, stack)) if going else Moved()
+                done[name] = move(name, its, hold.networks[name], onto.folder(name, stack)) if its else Moved()
         except OSError as error:
             done[name] = Moved(trouble=why_of(error))
-    troubles += [Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None]
+    troubles = tuple(Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None)
     stuck = tuple(lease for each in done.values() for lease in each.stuck)
-    cleared = tuple((name, each.number) for name, each in done.items())
-    return Reset(reset.name, cleared, tuple(troubles), stuck, remarks=(*remarks, *reset.remarks))
+    return Reset(
+        onto.name, tuple((name, each.number) for name, each in done.items()), troubles, stuck, None, onto.remarks
+    )
+
+
+def trouble(name: str, error: OSError) -> Trouble:
+    """Say why a network cannot be held, and whether that will mend by itself."""
+    return Trouble(name, why_of(error), again=error.errno not in _NEVER_MENDS)
 
 
 def why_of(error: OSError) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from ..core.model import UNIT
+from ..core.errors import NoAnswerError
 from .lock import OF_SYSTEMD, SYSTEMD
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ class Runtime(NamedTuple):
     starting: bool  # systemd has not finished its first transaction: this is the boot itself
     stopping: bool = False
 
-    @property
-    def is_known(self) -> bool:
-        """Whether one of them is on this node at all."""
-        return any(unit.exists for unit in self.units)
-
 
 class Manager:
     """What we ask systemd, answered for a tree under ``--root``: there none runs."""
@@ -52,9 +47,9 @@ class Manager:
         """Tell whether the system shuts down."""
         return None, None
 
-    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002  nobody can tell
-        """Tell which of these units may start before ours, as far as anybody can tell."""
-        return ()
+    def show(self, properties: str, *units: str) -> list[dict[str, str]]:  # noqa: ARG002  nobody can tell
+        """Tell properties of each unit. Raises :class:`NoAnswerError`."""
+        raise NoAnswerError("there is no systemd")
 
 
 class Systemd(Manager):
@@ -69,15 +64,13 @@ class Systemd(Manager):
 
         try:
             told, silent = child.ask(lambda: _over_dbus(units), seconds=seconds)
-        except child.LateError:
-            told, silent = None, f"D-Bus did not answer within {seconds:g} s"
-        except child.NoAnswerError as error:
+        except NoAnswerError as error:
             told, silent = None, f"D-Bus cannot be asked ({error})"
         remark = None
         if told is None:
             try:
                 told, remark = _through_systemctl(units, seconds / 2), f"{silent}; asked systemctl instead"
-            except _NoAnswerError as error:
+            except NoAnswerError as error:
                 return None, f"{silent}; {error}"
         state, found = told
         starting, stopping = state in ("initializing", "starting"), state == "stopping"
@@ -88,18 +81,9 @@ class Systemd(Manager):
         runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
         return None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark
 
-    def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
+    def show(self, properties: str, *units: str) -> list[dict[str, str]]:
         """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""
-        try:
-            ours, *others = _systemctl("Before,Id", UNIT, *units, seconds=SYSTEMD)
-        except _NoAnswerError:
-            return ()
-        before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
-        return tuple(unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before)
-
-
-class _NoAnswerError(Exception):
-    """Nobody is there, or takes too long."""
+        return _systemctl(properties, *units, seconds=SYSTEMD)
 
 
 def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
@@ -152,7 +136,7 @@ def _look(bus: "DBus", units: Sequence[str]) -> _Told:
 
 
 def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, str]]:
-    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``_NoAnswerError``."""
+    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``NoAnswerError``."""
     import subprocess
 
     # As root it needs no D-Bus, for PID 1 listens on a socket of its own.
@@ -160,14 +144,14 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     except FileNotFoundError as error:
-        raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
+        raise NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
-        raise _NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
+        raise NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
-        raise _NoAnswerError(f"systemctl failed ({error})") from error
+        raise NoAnswerError(f"systemctl failed ({error})") from error
     blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
     if units and len(blocks) != len(units):
-        raise _NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
+        raise NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
     return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
@@ -177,7 +161,7 @@ def _through_systemctl(units: Sequence[str], seconds: float) -> _Told:
     found, shown = [], [dict[str, str]()] * len(units)
     try:
         shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds)
-    except _NoAnswerError:
+    except NoAnswerError:
         if state != "stopping":  # where it is, that alone is an answer
             raise
     for each in shown:

@@ -1,7 +1,5 @@
 """What ``status`` finds worth somebody's attention."""
 
-from collections.abc import Sequence
-
 import pytest
 from cni_config import FLANNEL, conflist, flannel
 from conftest import OTHER, THIS, Tree
@@ -170,8 +168,10 @@ def test_leases_of_another_subnet_fill_no_pool(tree: Tree) -> None:
 
 def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
     class Ordered(Manager):
-        def unordered(self, units: Sequence[str]) -> tuple[str, ...]:
-            return (units[3],)
+        def show(self, properties: str, *units: str) -> list[dict[str, str]]:
+            assert (properties, units[0], units[4]) == ("Before,Id", UNIT, "k3s-agent.service")
+            before = " ".join(unit for unit in units[1:] if unit != units[4])
+            return [{"Before": before}, *({"Id": unit} for unit in units[1:])]
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

@@ -74,7 +74,3 @@ def test_what_is_torn_lives_with_nobody() -> None:
     """It has no owner: another torn one whose address is set says nothing of it."""
     set_somewhere, torn = (Lease(each, None, torn=True, written=OLD) for each in ("10.52.0.2", "10.52.0.9"))
     assert sort_out((set_somewhere, torn), LIVES, now=NOW, uptime=UP)[torn] is Fate.LEAKED
-
-
-def test_who_was_found_is_said_to_live_and_nobody_else() -> None:
-    assert [fate for fate in Fate if fate.lives] == [Fate.OWNER, Fate.ADDRESS, Fate.NO_PROCESS]

@@ -7,7 +7,7 @@ from truth_table import ROWS
 from cni_lease_reset.core.findings import Network
 from cni_lease_reset.core.model import ClearWhen, Config, Judgement, Reading, Verdict
 from cni_lease_reset.core.plan import draw_up
-from cni_lease_reset.core.verdict import Newest, judge
+from cni_lease_reset.core.verdict import judge
 
 HEALTHY = Network("healthy", inet=110)
 TORN = Network("torn", inet=112, torn_inet=2)
@@ -21,7 +21,7 @@ EVERY = dict.fromkeys(("healthy", "torn", "crowded", "crowded6"), False)
 @pytest.mark.parametrize("clear_when", ClearWhen)
 @pytest.mark.parametrize(("reading", "ran_before", "newest", "verdict", "_row"), ROWS)
 def test_each_verdict_has_its_plan(
-    reading: Reading, ran_before: bool, newest: Newest | None, verdict: str, _row: str, clear_when: ClearWhen
+    reading: Reading, ran_before: bool, newest: tuple[float, str], verdict: str, _row: str, clear_when: ClearWhen
 ) -> None:
     judged = judge(reading, THIS, ran_before=ran_before, newest=newest)
     plan = draw_up(judged, ALL, Config(clear_when=clear_when))

@@ -8,12 +8,12 @@ from conftest import THIS, TOP
 from truth_table import ROWS
 
 from cni_lease_reset.core.model import Marker, Reading
-from cni_lease_reset.core.verdict import Newest, judge
+from cni_lease_reset.core.verdict import judge
 
 
 @pytest.mark.parametrize(("reading", "ran_before", "newest", "verdict", "_row"), ROWS)
 def test_each_marker_has_its_verdict(
-    reading: Reading, ran_before: bool, newest: Newest | None, verdict: str, _row: str
+    reading: Reading, ran_before: bool, newest: tuple[float, str], verdict: str, _row: str
 ) -> None:
     judgement = judge(reading, THIS, ran_before=ran_before, newest=newest)
     assert judgement.verdict == verdict

@@ -60,7 +60,7 @@ def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(
     os.mkfifo(path)
     monkeypatch.setattr(lock, "WHO_LIVES", 0.2)
     assert whose(machine.node, leases(("10.52.0.7", ID))) == Living(
-        doubts=("who lives cannot be told: a process that does not answer held up the look at it",)
+        doubts=("who lives cannot be told: no answer within 0.2 s",)
     )
 
 
