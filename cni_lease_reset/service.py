@@ -96,7 +96,7 @@ def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Readi
 
 def _settings(node: Node) -> Config | ConfigError:
     try:
-        return config.read(node).config
+        return config.read(node)
     except ConfigError as error:
         return error
 
@@ -169,7 +169,7 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     boot_id = node.boot_id()
     why_not = _not_running(node, marker.read(node), boot_id)
     if why_not is None:
-        why_not = None if force else _stays_up(node, manager, journal)
+        why_not = None if force else _stays_up(manager)
         if why_not is None:
             _mark_clean(node, boot_id, lock.SHUTDOWN - (time.monotonic() - began))
         else:
@@ -193,13 +193,11 @@ def _not_running(node: Node, reading: Reading, boot_id: BootId) -> str | None:
     return "it says clean already" if reading.state is State.CLEAN else None
 
 
-def _stays_up(node: Node, manager: Manager, journal: Journal) -> str | None:
+def _stays_up(manager: Manager) -> str | None:
     """Say why this is no shutdown: in doubt it is none."""
     down, silent = manager.going_down()
-    if silent is not None:
-        _say_once(node, journal, Remark(About.WITHOUT_DBUS, silent))
     if down is None:
-        return "systemd cannot be asked whether the system goes down"
+        return f"systemd cannot be asked whether the system goes down ({silent or 'there is none'})"
     return None if down else "the system is not going down, only this service stops"
 
 
@@ -211,10 +209,3 @@ def _mark_clean(node: Node, boot_id: BootId, patience: float) -> None:
         with suppress(OSError):  # the first error is the one to tell
             marker.take(node)
         raise
-
-
-def _say_once(node: Node, journal: Journal, remark: Remark) -> None:
-    """Say it, unless ``boot`` said the same of this boot: where pystemd is not packaged, once is enough."""
-    noted = record.read(node).outcome
-    if noted is None or remark not in noted.remarks:
-        journal.send(events.of_remark(remark))

@@ -18,7 +18,6 @@ from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core import errors
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Config
-from cni_lease_reset.edges import config
 from cni_lease_reset.edges.systemd import Manager
 
 PROGRAM = TOP / "man/cni-lease-reset.8"
@@ -108,7 +107,7 @@ def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
 
 def test_the_page_has_each_setting_with_its_default() -> None:
     documented = [item.replace(" : No ", ": ") for item in items(SETTINGS, "DESCRIPTION", "Cm") if " : No " in item]
-    rendered = settings_text(config.Settings(Config()))
+    rendered = settings_text(Config())
     assert documented == [line.removesuffix("  # default") for line in rendered.splitlines()]
 
 

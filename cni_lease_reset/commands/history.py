@@ -40,15 +40,6 @@ class Boot(NamedTuple):
     usec: int | None
 
 
-class Summary(NamedTuple):
-    """All boots together, as ``--json`` shows it."""
-
-    boots: int
-    unclean: int  # found that the boot before them had ended uncleanly
-    leaked: int  # leases that were set aside
-    leases_at_boot: tuple[int, ...]  # that each boot found, oldest first
-
-
 class History(NamedTuple):
     """The boots of the journal, newest first."""
 
@@ -57,12 +48,11 @@ class History(NamedTuple):
     remarks: tuple[str, ...]  # what journalctl had to say
 
     @property
-    def summary(self) -> Summary:
-        """Sum up."""
+    def summary(self) -> tuple[int, int, list[int]]:
+        """Boots after an unclean shutdown, leases that leaked, and those found at each boot, oldest first."""
         unclean = sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
         leaked = sum(boot.leases["cleared"] or 0 for boot in self.boots)
-        trend = tuple(found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None)
-        return Summary(len(self.boots), unclean, leaked, trend)
+        return unclean, leaked, [found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None]
 
 
 def read(node: Node) -> History:
@@ -127,11 +117,12 @@ def _number(entry: object, field: str) -> int | None:
 
 def as_json(history: History) -> str:
     """Write the boots for programs; the names are documented in the README."""
+    unclean, leaked, trend = history.summary
     document = {
         "version": VERSION,
         "volatile": history.volatile,
         "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots],
-        "summary": history.summary._asdict(),
+        "summary": {"boots": len(history.boots), "unclean": unclean, "leaked": leaked, "leases_at_boot": trend},
         "remarks": history.remarks,
     }
     return json.dumps(document, indent=2) + "\n"
@@ -141,9 +132,9 @@ def as_text(history: History, screen: Screen) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
     lines += [_line(boot, screen) for boot in history.boots]
-    number, unclean, leaked, found = history.summary
+    unclean, leaked, found = history.summary
     trend = found[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
-    if number:
+    if number := len(history.boots):
         boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
         lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."]
     else:

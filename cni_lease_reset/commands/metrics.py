@@ -43,13 +43,13 @@ def _of_boot(report: Report) -> Iterator[Metric]:
     results = [(each is outcome.result, {"result": each}) for each in Result]
     yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
     yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
-    for name, what, numbers in (
-        ("found", "found", [each.found for each in outcome.networks]),
-        ("set_aside", "set aside", [each.cleared for each in outcome.networks]),
-        ("kept", "left where they were", [each.kept for each in outcome.networks]),
-        ("torn", "found torn", [each.torn for each in outcome.networks]),
+    for name, what, of in (
+        ("found", "found", "found"),
+        ("set_aside", "set aside", "cleared"),
+        ("kept", "left where they were", "kept"),
+        ("torn", "found torn", "torn"),
     ):
-        samples = [(number, {"network": each.name}) for number, each in zip(numbers, outcome.networks, strict=True)]
+        samples = [(getattr(each, of), {"network": each.name}) for each in outcome.networks]
         yield f"boot_leases_{name}", f"Leases that this boot {what}, by network.", samples
 
 

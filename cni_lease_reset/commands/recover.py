@@ -44,7 +44,7 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
-    return tuple(_see(node, each) for each in _networks(node, config.read(node).config, crowded=crowded).values())
+    return tuple(_see(node, each) for each in _networks(node, config.read(node), crowded=crowded).values())
 
 
 def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Network | Trouble]:
@@ -65,7 +65,7 @@ def _not_done(trouble: Trouble) -> Sight:
 def _see(node: Node, network: Network | Trouble) -> Sight:
     if isinstance(network, Trouble):
         return _not_done(network)
-    found = leases.inventory(network)
+    found = tuple(sorted(network.found, key=lambda lease: (":" in lease.address, leases.packed(lease.address))))
     alive = living.whose(node, found)
     seen = Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
     if len(seen.of(Fate.UNTOUCHABLE)) == len(found) > 1:
@@ -82,7 +82,7 @@ def work(
     Returns what went wrong: a network that was busy, refused or failed does not stop the others. The journal knows all
     of it; of unattended runs (``crowded``) it has one refusal a boot. Raises ``OSError`` where nothing could be begun.
     """
-    settings = config.read(node).config
+    settings = config.read(node)
     onto = Shelf(node, settings, node.boot_id(), "recover")
     done = []
     for name in _networks(node, settings, crowded=crowded):

@@ -21,7 +21,7 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
     Raises :class:`UsageError` where there is no such reset, :class:`RefusedError` where it is of another ``data_dir``;
     :class:`BusyError` and :class:`InputOutputError` say how many are back where not all could be.
     """
-    settings = config.read(node).config
+    settings = config.read(node)
     known = shelf.listing(node, settings)
     if reset not in known:
         same = [each for each in known if each.partition("-")[0] == reset]  # its number alone

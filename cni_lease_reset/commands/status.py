@@ -63,7 +63,7 @@ def gather(node: Node, systemd: Manager) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
     try:
-        valid: Config | None = config.read(node).config
+        valid: Config | None = config.read(node)
     except ConfigError as error:
         valid = None
         unread.append(f"{error}; shown with the defaults. Mend it, try it with: cni-lease-reset config")
@@ -99,7 +99,7 @@ def _try(look: Callable[[], T], unread: list[str]) -> T | None:
 
 
 def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
-    found = leases.inventory(network)
+    found = network.found
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")

@@ -64,7 +64,7 @@ def _recover(node: Node, options: argparse.Namespace) -> int:
     from . import recover
     from .fate import Fate
 
-    if options.crowded and config.read(node).config.max_kept_leases is None:
+    if options.crowded and config.read(node).max_kept_leases is None:
         print("max_kept_leases is null: no network counts as crowded.")
         return os.EX_OK
     attended = not (options.yes and options.crowded)

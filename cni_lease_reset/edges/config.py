@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import ClearWhen, Config
@@ -21,21 +21,14 @@ _NAME: Final = os.path.basename(CONFIG_FILE)
 _PASSING: Final = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")  # within our unit, or after a boot
 
 
-class Settings(NamedTuple):
-    """The effective configuration, and which settings the file gave."""
-
-    config: Config = Config()
-    from_file: frozenset[str] = frozenset()
-
-
-def read(node: Node) -> Settings:
+def read(node: Node) -> Config:
     """Read the node's configuration. Raises :class:`ConfigError` for anything that is not exactly right."""
     try:
-        content, status = durable.whole(node.path(CONFIG_FILE), _LIMIT)
+        content, status = durable.read(node.path(CONFIG_FILE), _LIMIT)
     except FileNotFoundError as error:
         if os.path.islink(node.path(CONFIG_FILE)):
             raise ConfigError(_NAME, None, "is a symbolic link that leads nowhere") from error
-        return Settings()
+        return Config()
     except durable.NotAFileError as error:
         raise ConfigError(_NAME, None, f"is {error.strerror}") from error
     except OSError as error:
@@ -45,18 +38,18 @@ def read(node: Node) -> Settings:
     return parse(content)
 
 
-def parse(content: bytes) -> Settings:
+def parse(content: bytes) -> Config:
     """Read settings from the file's content. Comments and blank lines are the defaults, without importing yaml."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(_NAME, content.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.split("\n")):
-        return Settings()
+        return Config()
     return _from_yaml(text)
 
 
-def _from_yaml(text: str) -> Settings:
+def _from_yaml(text: str) -> Config:
     from . import packages
 
     packages.reach()
@@ -66,7 +59,7 @@ def _from_yaml(text: str) -> Settings:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None or root.tag == "tag:yaml.org,2002:null":
-            return Settings()
+            return Config()
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(_NAME, root.start_mark.line + 1, "must hold settings like 'clear_when: always'")
         return _settings(loader, root)
@@ -80,7 +73,7 @@ def _from_yaml(text: str) -> Settings:
         raise ConfigError(_NAME, None, "not valid YAML: nested too deeply") from error
 
 
-def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
+def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Config:
     values: dict[str, object] = {}
     for key_node, value_node in root.value:
         key, line = key_node.value, key_node.start_mark.line + 1
@@ -95,7 +88,7 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
         except ValueError as error:
             raise ConfigError(_NAME, value_node.start_mark.line + 1, f"{key}: {error}") from error
     # Each getter returns its field's type, which a dictionary cannot say.
-    return Settings(Config()._replace(**values), frozenset(values))  # type: ignore[arg-type]
+    return Config()._replace(**values)  # type: ignore[arg-type]
 
 
 def _suggestion(key: str) -> str:

@@ -134,11 +134,6 @@ def newest(found: Survey) -> tuple[float, str]:
     return when, f"lease {address} of {printable(network)}, written {utc(when)}"
 
 
-def inventory(network: Network) -> tuple[Lease, ...]:
-    """List the leases of a network in the order of their addresses."""
-    return tuple(sorted(network.found, key=lambda lease: (":" in lease.address, packed(lease.address))))
-
-
 def parse(address: str, content: bytes, written: float) -> Lease:
     """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface.
 

@@ -1,6 +1,5 @@
 """The boot marker: one small file that says whether the last boot came to a clean end."""
 
-import os
 import re
 from contextlib import suppress
 from typing import Final
@@ -24,8 +23,6 @@ def parse(content: bytes) -> Marker | DamagedMarker:
     """Read a marker. Exactly our three keys, once each, and a final newline; whatever else it is, it is damaged."""
     if not content:
         return DamagedMarker("it is empty")
-    if len(content) > _LIMIT:
-        return DamagedMarker(f"it is longer than {_LIMIT} bytes")
     if not content.isascii():
         return DamagedMarker("it is not text")
     text = content.decode()
@@ -57,15 +54,14 @@ def read(node: Node) -> Reading:
 
 def _read(directory: int) -> Reading:
     try:
-        found = parse(durable.read(directory, NAME, _LIMIT + 1))
-        if isinstance(found, Marker):
-            found = found._replace(written=os.stat(NAME, dir_fd=directory, follow_symlinks=False).st_mtime)
+        content, status = durable.read(NAME, _LIMIT, parent=directory)
     except FileNotFoundError:
         return NoMarker()
     except OSError as error:
         is_file = not isinstance(error, durable.NotAFileError)
         return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
-    return found
+    found = parse(content)
+    return found._replace(written=status.st_mtime) if isinstance(found, Marker) else found
 
 
 def take(node: Node) -> None:

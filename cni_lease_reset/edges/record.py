@@ -33,7 +33,7 @@ def read(node: Node) -> Record:
     """Read the record of the last ``boot``."""
     try:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
-            return parse(durable.read(directory, _NAME, _LIMIT))
+            return parse(durable.read(_NAME, _LIMIT, parent=directory)[0])
     except FileNotFoundError:
         return Record()
     except OSError as error:

@@ -78,7 +78,7 @@ def listing(node: Node, config: Config) -> list[str]:
 def origin(reset: int) -> tuple[str, str]:
     """Read why an open reset was made, and of which data directory; nothing where a crash or a full disk took it."""
     try:
-        text = durable.read(reset, _REASON, 1 << 16).decode(errors="replace")
+        text = durable.read(_REASON, 1 << 16, parent=reset)[0].decode(errors="replace")
     except OSError:
         return "", ""
     why, _, data_dir = text.partition(_DATA_DIR)

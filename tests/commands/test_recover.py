@@ -161,6 +161,13 @@ def test_a_rehearsal_shows_the_leaked_leases_and_changes_nothing(
     )
 
 
+def test_leases_are_shown_in_the_order_of_their_addresses(tree: Tree) -> None:
+    for address in ("fd00::10", "10.52.0.10", "10.52.0.9", "fd00::9"):
+        os.utime(tree.lease(address), (7, 7))
+    (sight,) = recovery.look(tree.node)
+    assert [lease.address for lease in sight.fates] == ["10.52.0.9", "10.52.0.10", "fd00::9", "fd00::10"]
+
+
 def test_a_rehearsal_waits_for_no_lock(tree: Tree, pods: HostLocal) -> None:
     with held_lock(tree), only_one(tree.node, create=True):
         assert recover(tree, "--dry-run") == os.EX_OK

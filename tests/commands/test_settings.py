@@ -1,4 +1,5 @@
 from cni_lease_reset.commands.settings import as_text as settings_text
+from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import config
 
 
@@ -7,11 +8,11 @@ def test_what_is_printed_is_a_configuration_again() -> None:
         b"networks: ['k8s-*', a]\nmax_kept_leases: null\ndata_dir: /data/cni/networks\nclear_when: always\n"
     )
     printed = settings_text(settings)
-    assert config.parse(printed.encode()).config == settings.config
+    assert config.parse(printed.encode()) == settings
     assert "networks: [k8s-*, a]  # from the file\n" in printed
     assert "keep_resets: 3  # default\n" in printed
     assert "# ReadWritePaths=-/data/cni\n" in printed
-    assert "systemctl edit" not in settings_text(config.Settings())
+    assert "systemctl edit" not in settings_text(Config())
 
 
 def test_a_drop_in_takes_any_path() -> None:

@@ -129,13 +129,13 @@ def test_whatever_is_wrong_gets_one_line(text: str, line: str) -> None:
 
 @pytest.mark.parametrize("place", ["/home/cni", "/root/cni", "/runner", "/srv/tmp", "/var/tmpfs", "/mnt/run"])
 def test_elsewhere_a_data_dir_may_be(place: str) -> None:
-    assert config.parse(f"data_dir: {place}/networks\n".encode()).config.data_dir == f"{place}/networks"
+    assert config.parse(f"data_dir: {place}/networks\n".encode()).data_dir == f"{place}/networks"
 
 
 def test_below_a_root_it_is_as_on_a_machine(tree: Tree) -> None:
     """The path within the tree counts, not where the tree is."""
     tree.config("data_dir: /srv/networks\n")
-    assert config.read(tree.node).config.data_dir == "/srv/networks"
+    assert config.read(tree.node).data_dir == "/srv/networks"
     tree.config("data_dir: /tmp/networks\n")
     done = command(tree.node, "boot")
     assert done.returncode == 78
@@ -150,21 +150,21 @@ def test_what_is_not_utf8_is_told_with_its_line() -> None:
 @given(st.text(alphabet="abn:[]{}&*!-#'\"\n\t |>0", max_size=60))
 def test_no_text_makes_it_fail_otherwise(text: str) -> None:
     try:
-        assert config.parse(text.encode()) == config.Settings()
+        assert config.parse(text.encode()) == Config()
     except ConfigError as error:
         assert "\n" not in str(error)
 
 
 def test_the_shipped_file_is_the_defaults_and_uncommented_still_is() -> None:
     text = SHIPPED.read_text()
-    assert config.parse(text.encode()) == config.Settings()
+    assert config.parse(text.encode()) == Config()
     settings = "\n".join(line[1:] for line in text.splitlines() if line.startswith("#") and not line.startswith("# "))
-    assert config.parse(settings.encode()).config == Config()
+    assert config.parse(settings.encode()) == Config()
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---\n", "{}\n"])
 def test_an_empty_file_is_the_defaults(text: str) -> None:
-    assert config.parse(text.encode()).config == Config()
+    assert config.parse(text.encode()) == Config()
 
 
 def test_a_link_that_leads_nowhere_is_not_the_defaults(tree: Tree) -> None:
@@ -176,7 +176,7 @@ def test_a_link_that_leads_nowhere_is_not_the_defaults(tree: Tree) -> None:
 
 def test_a_file_that_others_can_write_is_refused(tree: Tree) -> None:
     tree.config("keep_resets: 5\n")
-    assert config.read(tree.node).config.keep_resets == 5
+    assert config.read(tree.node).keep_resets == 5
     (tree.root / "etc/cni-lease-reset/config.yaml").chmod(0o664)
     with pytest.raises(ConfigError, match="can be written by others than root"):
         config.read(tree.node)

@@ -16,6 +16,7 @@ from reported import done, gathered
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover, restore
 from cni_lease_reset.core import events
+from cni_lease_reset.core.findings import Lease
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import durable, leases
 
@@ -329,13 +330,10 @@ def test_a_disk_that_opens_no_file_is_the_networks_trouble(
     assert boot(tree, journal).result == "failed"
 
 
-def test_an_inventory_is_in_the_order_of_the_addresses_and_has_times(tree: Tree) -> None:
-    for address in ("fd00::1", "10.52.0.10", "10.52.0.9", "fd00::"):
-        os.utime(tree.lease(address), (7, 7))
+def test_a_lease_has_its_files_time(tree: Tree) -> None:
+    os.utime(tree.lease("10.52.0.10"), (7, 7))
     (network,) = leases.survey(tree.node, Config()).networks
-    found = leases.inventory(network)
-    assert [lease.address for lease in found] == ["10.52.0.9", "10.52.0.10", "fd00::", "fd00::1"]
-    assert {(lease.owner, lease.torn, lease.written) for lease in found} == {(SANDBOX, False, 7.0)}
+    assert network.found == (Lease("10.52.0.10", SANDBOX, torn=False, written=7.0),)
 
 
 @pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES])
@@ -346,8 +344,8 @@ def test_a_lease_that_cannot_be_read_is_nobodys_and_the_others_are_read(
     tree.lease("10.52.0.3")
     failing("open", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
     (network,) = leases.survey(tree.node, Config()).networks
-    found = leases.inventory(network)
-    assert [(lease.owner, lease.torn) for lease in found] == [(None, False), (SANDBOX, False)]
+    found = {lease.address: (lease.owner, lease.torn) for lease in network.found}
+    assert found == {"10.52.0.2": (None, False), "10.52.0.3": (SANDBOX, False)}
 
 
 def test_an_error_of_the_file_system_is_no_leases_own(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

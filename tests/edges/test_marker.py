@@ -63,7 +63,7 @@ def test_what_is_no_file_is_damaged(tree: Tree, kind: str) -> None:
     else:
         (tree.state / "elsewhere").write_bytes(GOOD)
         path.symlink_to("elsewhere")
-    assert marker.read(tree.node) == DamagedMarker("reading it fails: Not a regular file")
+    assert marker.read(tree.node) == DamagedMarker("reading it fails: not a regular file")
 
 
 def test_a_missing_one_is_none_and_so_is_one_in_no_directory(tree: Tree) -> None:
@@ -136,10 +136,10 @@ def test_a_mark_that_cannot_be_read_may_be_clean_and_does_not_stay(
     tree.config("network: [mistyped]\n")  # so that nothing is written over it
     read = durable.read
 
-    def failing(parent: int, name: str, limit: int) -> bytes:
+    def failing(name: str, limit: int, *, parent: int | None = None) -> tuple[bytes, os.stat_result]:
         if name == "marker":
             raise OSError(code, os.strerror(code), name)
-        return read(parent, name, limit)
+        return read(name, limit, parent=parent)
 
     with monkeypatch.context() as patch:
         patch.setattr(durable, "read", failing)

@@ -14,7 +14,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from cni_lease_reset.edges import config
 print("site" in sys.modules)
-print(config.parse(b"keep_resets: 7\\n").config.keep_resets)
+print(config.parse(b"keep_resets: 7\\n").keep_resets)
 """
 
 
