@@ -1,5 +1,6 @@
 """The command line: arguments in, exit status out; the only place where an exception becomes a status."""
 
+import io
 import os
 import sys
 from typing import Final
@@ -47,6 +48,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _boot(Node(), Systemd())
         case ["shutdown"]:
             return _shutdown(Node(), Systemd(), force=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # whatever the locale, no character ends what is being done
     from .arguments import parser
 
     options = parser().parse_args(arguments)

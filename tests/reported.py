@@ -3,7 +3,6 @@
 from conftest import OTHER, THIS, Tree
 
 from cni_lease_reset.commands import display, status
-from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.commands.status import Report
 from cni_lease_reset.core.findings import Outcome, Result
 from cni_lease_reset.core.model import Judgement, Verdict
@@ -16,7 +15,7 @@ def gathered(tree: Tree) -> Report:
 
 
 def shown(tree: Tree) -> str:
-    return display.as_text(gathered(tree), Screen())
+    return display.as_text(gathered(tree))
 
 
 def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:

@@ -77,7 +77,7 @@ def test_a_shutdown_that_cannot_read_the_marker_is_an_error(
     boot(tree, journal)
     before = tree.marker()
 
-    def failing(_parent: int, name: str, _limit: int) -> NoReturn:
+    def failing(name: str, _limit: int, *, parent: int) -> NoReturn:
         raise OSError(errno.EIO, "Input/output error", name)
 
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, R
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
 from ..edges.systemd import Manager
-from . import mounts, rivals
+from . import rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
@@ -106,7 +106,7 @@ def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[st
     """What makes this program blind, or late."""
     for unit in unordered(systemd, config.runtime_units):
         yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
-    lost = mounts.volatile(node, STATE_DIRECTORY)
+    lost = rivals.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
     networks = [f"{config.data_dir}/{name}" for name in config.networks]

@@ -9,7 +9,7 @@ from ..core.findings import Result
 from ..core.model import BootId, Marker, NoMarker, Reading
 from ..edges import record
 from .pools import Pool
-from .screen import Colour, Screen, local, wrapped
+from .screen import Colour, bar, local, wrapped
 from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
@@ -37,12 +37,12 @@ def as_json(report: Report) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(report: Report, screen: Screen) -> str:
+def as_text(report: Report, *, colours: bool = False) -> str:
     """Write the report for people."""
     rows = [*_record_rows(report), ("Marker", _marker(report.reading, report.boot_id)[1])]
     lines = [line for label, text in rows for line in wrapped(f"{label:<12}{text}", indent=12)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
-    lines += [line for stock in report.stocks for line in _stock_lines(stock, screen)]
+    lines += [line for stock in report.stocks for line in _stock_lines(stock, colours)]
     if not report.stocks:
         nothing = "no leases: none of the configured networks exists"
         lines.append(f"({'see below what could not be read' if report.unread else nothing})")
@@ -58,7 +58,7 @@ def as_text(report: Report, screen: Screen) -> str:
         lines += [""] if texts else []
         for text in texts:
             first, *rest = wrapped(label + text, indent=len(label))
-            lines += [screen.paint(label, Colour.WARN) + first[len(label) :], *rest]
+            lines += [Colour.WARN.paint(label, colours) + first[len(label) :], *rest]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -98,7 +98,7 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     return {"state": "damaged", "reason": reading.why}, f"damaged: {reading.why}"
 
 
-def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
+def _stock_lines(stock: Stock, colours: bool) -> list[str]:
     name = printable(stock.name)
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
@@ -106,15 +106,15 @@ def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
     several = len(stock.pools) > len({pool.family for pool in stock.pools})
     for pool in stock.pools:
         which = wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8) if several else []
-        lines += [_pool_line(pool, screen), *which]
+        lines += [_pool_line(pool, colours), *which]
     return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 
-def _pool_line(pool: Pool, screen: Screen) -> str:
+def _pool_line(pool: Pool, colours: bool) -> str:
     family = pool.family.replace("ip", "IP")
     if pool.size >= _MANY:
         return f"  {family}  {pool.leases} of more than a million"
     percent = pool.leases * 100 // pool.size
     colour = Colour.GOOD if percent < _HALF else Colour.WARN if percent < _FULL else Colour.BAD
-    bar = screen.paint(screen.bar(pool.leases, pool.size, _BAR), colour)
-    return f"  {family}  {bar}  {pool.leases} of {pool.size}, {percent} % full"
+    shown = colour.paint(bar(pool.leases, pool.size, _BAR), colours)
+    return f"  {family}  {shown}  {pool.leases} of {pool.size}, {percent} % full"

@@ -11,13 +11,12 @@ from ..core.findings import Result
 from ..core.model import Verdict
 from ..edges.node import Node
 from . import foreign
-from .screen import Colour, Screen, local
+from .screen import Colour, local, sparkline
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _JOURNALCTL: Final = "/usr/bin/journalctl"
 _MOST_REMARKS: Final = 5
 _SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
-_NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
 _RESULTS: Final[dict[str, str]] = {kind: result for result, (kind, _) in KINDS.items()} | {
     MessageId.SAME_BOOT: Result.NOTHING_DUE,
     MessageId.UNEXPECTED: "fault",
@@ -128,19 +127,19 @@ def as_json(history: History) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(history: History, screen: Screen) -> str:
+def as_text(history: History, *, colours: bool = False) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
-    lines += [_line(boot, screen) for boot in history.boots]
+    lines += [_line(boot, colours) for boot in history.boots]
     unclean, leaked, found = history.summary
-    trend = found[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
+    trend = found[-_SPARKS:]
     if number := len(history.boots):
         boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
         lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."]
     else:
         lines.append("(no boot of cni-lease-reset is in the journal)")
     if len(trend) > 1:
-        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
+        lines.append(f"Leases at boot  {sparkline(trend)}")
         lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
@@ -149,11 +148,11 @@ def as_text(history: History, screen: Screen) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _line(boot: Boot, screen: Screen) -> str:
+def _line(boot: Boot, colours: bool) -> str:
     found, aside, kept, _ = ["-" if number is None else str(number) for number in boot.leases.values()]
     took = "-" if boot.usec is None else f"{boot.usec / 1000:.0f}ms"
     verdict = f"{boot.verdict or '-':<9.9}"
     if boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
-        verdict = screen.paint(verdict, Colour.WARN)
-    note = f" {screen.paint(_NOTES[boot.result], Colour.BAD)}" if boot.result in _NOTES else ""
+        verdict = Colour.WARN.paint(verdict, colours)
+    note = f" {Colour.BAD.paint(_NOTES[boot.result], colours)}" if boot.result in _NOTES else ""
     return f"{local(boot.time):<27}{boot.boot_id[:8]:<10}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7}{note}"

@@ -1,4 +1,4 @@
-"""Others that empty the same directories at boot, before us: tmpfiles.d lines, and Harvester's own stage."""
+"""What empties our directories at boot: file systems in memory, tmpfiles.d lines, and Harvester's own stage."""
 
 import os
 import re
@@ -8,9 +8,12 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ..core.errors import printable
+from ..edges import mountinfo
+from ..edges.mountinfo import Mount
 from ..edges.node import STATE_DIRECTORY, Node
 from . import foreign
 
+_MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
 HARVESTER: Final = ("/system/oem/99_cni_reset.yaml", "/oem/99_cni_reset.yaml")  # of the image, and of an administrator
 # In the order of tmpfiles.d(5): a file in an earlier directory replaces those of its name in later ones.
 TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
@@ -51,3 +54,28 @@ def _takes(line: str, file: PurePosixPath) -> bool:
     lease = file.with_name(name) if means_addresses else file
     gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
     return pattern.startswith("/") and any(each.match(pattern) for each in gone)
+
+
+def volatile(node: Node, path: str) -> str | None:
+    """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
+    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
+
+
+def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | None:
+    mount = _above(mounts, path)
+    if mount is None:
+        return unseen
+    if mount.kind in _MEMORY:
+        return f"{mount.point} is a {mount.kind}"
+    upper = next((each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")), None)
+    others = tuple(each for each in mounts if each is not mount)
+    # What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
+    why = upper and _lost(others, upper, "no mount in sight holds that (raspi-config's is in memory)")
+    return why and f"{mount.point} is an overlay that writes to {upper}, and {why}"
+
+
+def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:
+    """Find the mount that holds a path: the longest, and of mounts at one point the last, which covers the others."""
+    path = os.path.normpath(path)
+    holding = [each for each in mounts if path == each.point or path.startswith(f"{each.point.rstrip('/')}/")]
+    return max(reversed(holding), key=lambda each: len(each.point), default=None)

@@ -33,7 +33,9 @@ def run(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
             from . import history, screen
 
             found = history.read(node)
-            _answer(history.as_json(found) if options.json else history.as_text(found, screen.of(sys.stdout)))
+            _answer(
+                history.as_json(found) if options.json else history.as_text(found, colours=screen.colourful(sys.stdout))
+            )
         case _:
             from ..edges import config
             from . import settings
@@ -116,5 +118,5 @@ def _status(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
     elif options.json:
         _answer(display.as_json(report))
     else:
-        _answer(display.as_text(report, screen.of(sys.stdout)))
+        _answer(display.as_text(report, colours=screen.colourful(sys.stdout)))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK

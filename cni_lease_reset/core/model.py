@@ -80,6 +80,9 @@ class ClearWhen(StrEnum):
     NEVER = "never"
 
 
+_RUNTIMES: Final = tuple(f"{each}.service" for each in ("rke2-server", "rke2-agent", "k3s", "k3s-agent", "kubelet"))
+
+
 class Config(NamedTuple):
     """The settings; the defaults are those of a file that says nothing."""
 
@@ -87,11 +90,5 @@ class Config(NamedTuple):
     data_dir: str = "/var/lib/cni/networks"
     clear_when: ClearWhen = ClearWhen.UNCLEAN
     max_kept_leases: int | None = 110
-    runtime_units: tuple[str, ...] = (
-        "rke2-server.service",
-        "rke2-agent.service",
-        "k3s.service",
-        "k3s-agent.service",
-        "kubelet.service",
-    )
+    runtime_units: tuple[str, ...] = _RUNTIMES
     keep_resets: int = 3

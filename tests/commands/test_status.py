@@ -16,7 +16,6 @@ from reported import done, gathered, shown
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
-from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
 from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import child, record
@@ -160,7 +159,7 @@ def test_a_configuration_that_was_mended_is_told_as_mended(tree: Tree) -> None:
 
 def test_colour_is_for_terminals(troubled: Tree) -> None:
     report = gathered(troubled)
-    text = display.as_text(report, Screen(colours=True))
+    text = display.as_text(report, colours=True)
     assert "\x1b[33mAttention: \x1b[0mA reset is pending" in text
     assert "\x1b[1;31m█████" in text
     assert "\x1b[" not in command(troubled.node, "status").stdout
@@ -177,7 +176,7 @@ def test_what_lives_and_what_leaks_is_told_as_recover_sorts_it_out(tree: Tree) -
     tree.lease("10.52.0.6", "")
     report = gathered(tree)
     assert (report.stocks[0].live, report.stocks[0].leaked) == (2, 2)
-    assert "6       0       1       2       2\n" in display.as_text(report, Screen())
+    assert "6       0       1       2       2\n" in display.as_text(report)
     assert report.unread == ("network k8s-pod-network: no owner can be read in 1 lease",)
 
 
@@ -216,7 +215,7 @@ def test_where_owners_are_in_doubt_nobody_is_called_leaked(
     spoil(Machine(tree.root))
     report = gathered(tree)
     assert (report.stocks[0].live, report.stocks[0].leaked) == (None, None)
-    assert "1       0       0       ?       ?\n" in display.as_text(report, Screen())
+    assert "1       0       0       ?       ?\n" in display.as_text(report)
     assert json.loads(display.as_json(report))["networks"][0]["leaked"] is None
     [unread] = report.unread
     assert unread.startswith("whose the leases are: ")
@@ -263,7 +262,7 @@ def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
     (tree.state / "set-aside/1-20269999T999999Z-aaaaaaaa/k8s-pod-network").mkdir(parents=True)
     report = gathered(tree)
     assert json.loads(display.as_json(report))["resets"][0]["time"] is None
-    assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report, Screen())
+    assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report)
 
 
 def test_a_reset_that_cannot_be_read_hides_no_other(tree: Tree) -> None:
@@ -280,7 +279,7 @@ def test_a_long_name_gets_a_line_of_its_own(tree: Tree) -> None:
     name = "k8s-pod-network-" + "x" * 40
     tree.config(f"networks: [{name}]\n")
     tree.lease("10.52.0.2", network=name)
-    lines = display.as_text(gathered(tree), Screen()).splitlines()
+    lines = display.as_text(gathered(tree)).splitlines()
     assert name in lines
     assert max(map(len, lines)) <= 80
 
@@ -325,7 +324,7 @@ def test_programs_and_people_are_told_the_same_of_a_record_that_is_not_this_boot
     path = tree.root / "proc/sys/kernel/random/boot_id"
     path.write_text(f"{boot_id}\n") if boot_id else path.unlink()
     report = gathered(tree)
-    text = display.as_text(report, Screen())
+    text = display.as_text(report)
     if boot_id:
         assert "Last boot   not judged: the record under /run is of another boot\n" in text
     else:
@@ -349,7 +348,7 @@ def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert "not configured: other 1" in shown(tree)
     (tree.state / "marker").write_text("")
     report = gathered(tree)
-    assert "damaged: it is empty" in display.as_text(report, Screen())
+    assert "damaged: it is empty" in display.as_text(report)
     assert json.loads(display.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
     (tree.state / "marker").unlink()
     assert json.loads(display.as_json(gathered(tree)))["marker"] == {"state": "none"}

@@ -3,7 +3,7 @@
 import pytest
 from conftest import Tree
 
-from cni_lease_reset.commands import mounts
+from cni_lease_reset.commands import rivals
 from cni_lease_reset.edges.node import STATE_DIRECTORY
 
 ROOT = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
@@ -49,8 +49,8 @@ DISK = "36 22 254:7 / /media/rw rw - ext4 /dev/vda7 rw\n"
 def test_where_the_marker_would_be_lost(tree: Tree, table: str, why: str | None) -> None:
     (tree.root / "proc/self").mkdir(parents=True)
     (tree.root / "proc/self/mountinfo").write_text(table)
-    assert mounts.volatile(tree.node, STATE_DIRECTORY) == why
+    assert rivals.volatile(tree.node, STATE_DIRECTORY) == why
 
 
 def test_a_tree_without_mounts_tells_nothing(tree: Tree) -> None:
-    assert mounts.volatile(tree.node, STATE_DIRECTORY) is None
+    assert rivals.volatile(tree.node, STATE_DIRECTORY) is None
