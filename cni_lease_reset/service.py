@@ -10,8 +10,8 @@ from functools import partial
 
 from .core import events
 from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
-from .core.findings import About, Outcome, Remark, Reset, Result, Step, Survey
-from .core.model import BootId, ClearWhen, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
+from .core.findings import About, Outcome, Remark, Reset, Result
+from .core.model import BootId, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
 from .core.plan import draw_up
 from .core.verdict import judge
@@ -38,14 +38,13 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
         return _tell(node, journal, outcome, began, keep=not ran_before)
     stuck = _take(node)  # before anything can fail or be waited for: nothing older can speak for this boot
     with lock.only_one(node, create=True, patience=lock.OURS):
-        settings = _settings(node)
         if unnoted is None:
-            outcome = _clear(node, boot_id, reading, settings, manager)
+            outcome, settings = _clear(node, boot_id, reading, manager)
         else:
-            outcome = Outcome(boot_id, judgement, Result.FAILED, describe(unnoted))
+            outcome, settings = Outcome(boot_id, judgement, Result.FAILED, describe(unnoted)), None
         outcome = _record(node, outcome)  # after the leases: a crash in between repeats a harmless reset
         outcome = _tell(node, journal, outcome._replace(remarks=stuck + outcome.remarks), began, keep=True)
-        if isinstance(settings, Config) and outcome.reset is not None:
+        if settings is not None and outcome.reset is not None:
             from .edges import shelf
 
             for remark in shelf.prune(node, settings):
@@ -94,44 +93,29 @@ def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Readi
     return Outcome(boot_id, judgement, Result.NOTHING_DUE, why, remarks=tuple(remarks))
 
 
-def _settings(node: Node) -> Config | ConfigError:
-    try:
-        return config.read(node)
-    except ConfigError as error:
-        return error
-
-
-def _clear(node: Node, boot_id: BootId, reading: Reading, settings: Config | ConfigError, manager: Manager) -> Outcome:
-    """Set aside what is due, and tell what came of it; what fails is told, too."""
+def _clear(node: Node, boot_id: BootId, reading: Reading, manager: Manager) -> tuple[Outcome, Config | None]:
+    """Set aside what is due, and tell what came of it, and by which settings; what fails is told, too."""
     judgement = judge(reading, boot_id, ran_before=False)
-    if isinstance(settings, ConfigError):
-        return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
+    marked_clean = judgement.verdict is Verdict.CLEAN
     reset = Reset()
     try:
-        quiet = judgement.verdict is Verdict.CLEAN or settings.clear_when is ClearWhen.NEVER
+        settings = config.read(node)
         with leases.Hold(node) as hold:
-            judgement, found, steps = _look(node, boot_id, reading, settings, None if quiet else hold)
-            if quiet and steps:  # seldom: look again, under the locks
-                judgement, found, steps = _look(node, boot_id, reading, settings, hold)
+            found = leases.survey(node, settings, hold, dated=marked_clean)
+            if marked_clean:
+                judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found))
+            steps = draw_up(judgement, found.networks, settings)
             if steps:
                 from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
 
                 onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
                 refusal = partial(guard.refusal, node, settings, manager)
                 reset = setaside.set_aside(steps, found.networks, hold, refusal, onto)
+    except ConfigError as error:
+        return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(error)), None
     except OSError as error:
-        return Outcome(boot_id, judgement, Result.FAILED, describe(error))
-    return conclude(boot_id, judgement, settings, found, steps, reset)
-
-
-def _look(
-    node: Node, boot_id: BootId, reading: Reading, settings: Config, hold: leases.Hold | None
-) -> tuple[Judgement, Survey, tuple[Step, ...]]:
-    """Read the leases, see whether one of them disproves a clean mark, and list what is due."""
-    marked_clean = isinstance(reading, Marker) and reading.state is State.CLEAN
-    found = leases.survey(node, settings, hold, dated=marked_clean)
-    judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found) if marked_clean else (0, ""))
-    return judgement, found, draw_up(judgement, found.networks, settings)
+        return Outcome(boot_id, judgement, Result.FAILED, describe(error)), None
+    return conclude(boot_id, judgement, settings, found, steps, reset), settings
 
 
 def _record(node: Node, outcome: Outcome) -> Outcome:

@@ -23,25 +23,23 @@ _UNDONE = {
 }
 
 
-def pending(
-    boot_id: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config | None
-) -> str | None:
-    """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends.
+def pending(this: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config | None) -> str | None:
+    """Say why the next boot sets leases aside, however ``this`` one ends, and what to do; ``None`` if that depends.
 
     No ``config``: it cannot be read.
     """
-    if reading is None or boot_id is None or (config is not None and config.clear_when is ClearWhen.NEVER):
+    if reading is None or this is None or (config is not None and config.clear_when is ClearWhen.NEVER):
         return None
-    if isinstance(reading, Marker) and (reading.boot_id == boot_id or reading.state is State.CLEAN):
+    if isinstance(reading, Marker) and (reading.boot_id == this or reading.state is State.CLEAN):
         return None
-    if outcome is not None and outcome.result in _UNDONE:
-        undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
-        if outcome.result is Result.MISCONFIGURED and config is not None:
-            return f"{undone}, which is mended since. {_UNDONE[Result.REFUSED]}"
-        return f"{undone}. {_UNDONE[outcome.result]}"
     if outcome is None:
         return f"this boot was not judged. {_UNDONE[Result.REFUSED]}"
-    return f"nothing marks the end of this boot. To have it marked (pods do not notice): {_START}"
+    if outcome.done:
+        return f"nothing marks the end of this boot. To have it marked (pods do not notice): {_START}"
+    undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
+    if outcome.result is Result.MISCONFIGURED and config is not None:
+        return f"{undone}, which is mended since. {_UNDONE[Result.REFUSED]}"
+    return f"{undone}. {_UNDONE[outcome.result]}"
 
 
 def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
@@ -64,17 +62,14 @@ def of_mark(boot_id: BootId | None, reading: Reading | None, systemd: Manager) -
 def of_networks(node: Node, config: Config, survey: Survey) -> Iterator[str]:
     """Networks that cannot be dealt with."""
     for name, why, again in survey.troubles:
-        if again:
-            yield f"Network {printable(name)} cannot be dealt with: {why}"
-        else:
-            remedy = "Put a directory there, or take the name out of 'networks'"
-            yield f"Network {printable(name)} is skipped: {why}. {remedy}"
+        remedy = "Put a directory there, or take the name out of 'networks'"
+        told = f"cannot be dealt with: {why}" if again else f"is skipped: {why}. {remedy}"
+        yield f"Network {printable(name)} {told}"
     for network in survey.networks:
-        lock = f"{config.data_dir}/{network.name}/lock"
-        if os.path.lexists(node.path(lock)) and (
-            os.path.islink(node.path(lock)) or not os.path.isfile(node.path(lock))
-        ):
-            remedy = f"Remove {printable(lock, quoted=True)}, host-local makes a new one"
+        path = f"{config.data_dir}/{network.name}/lock"
+        lock = node.path(path)
+        if os.path.islink(lock) or (os.path.exists(lock) and not os.path.isfile(lock)):
+            remedy = f"Remove {printable(path, quoted=True)}, host-local makes a new one"
             yield f"Network {printable(network.name)} is skipped: its lock is no file. {remedy}"
 
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.events import Entry, MessageId
+from ..core.events import MessageId
 from ..core.findings import Lease, Living, Network, Remark, Trouble
 from ..core.model import Config
 from ..core.outcome import skipped
@@ -74,9 +74,7 @@ def _see(node: Node, network: Network | Trouble) -> Sight:
     return seen
 
 
-def work(
-    node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool = False
-) -> CniLeaseResetError | None:
+def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool) -> CniLeaseResetError | None:
     """Set aside what is leaked, network by network, and say what was done and what is left.
 
     Returns what went wrong: a network that was busy, refused or failed does not stop the others. The journal knows all
@@ -92,10 +90,12 @@ def work(
             where = f" as {onto.name}" if sight.cleared else ""
             for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
                 say(line)
-    cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
+    found, cleared = sum(len(each.fates) for each in done), sum(each.cleared for each in done)
     remarks = [*dict.fromkeys(remark for each in done for remark in each.remarks)]  # those of the shelf are the same
     if cleared:
-        journal.send(_recovered(onto, cleared, sum(len(each.fates) for each in done)))
+        text = f"Recovered: {events.leases(cleared)} set aside as {onto.name}, {found - cleared} kept."
+        fields = events.of_reset(onto.name, [each.network for each in done if each.cleared], found, cleared)
+        journal.send(events.entry(MessageId.RECOVERED, events.NOTICE, text, fields))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
             remarks += shelf.prune(node, settings)
     failure = failed(done)
@@ -106,19 +106,6 @@ def work(
             text = f"{'Recovered in part' if cleared else 'Not recovered'}: {str(failure).partition(': ')[2]}"
             journal.send(events.entry(MessageId.NOT_RECOVERED, events.WARNING, text))
     return failure
-
-
-def _recovered(onto: Shelf, cleared: Sequence[tuple[str, int]], found: int) -> Entry:
-    number = sum(number for _, number in cleared)
-    fields = (
-        ("CNI_RESET", onto.name or ""),
-        *(("CNI_NETWORK", printable(name)) for name, _ in cleared),
-        ("CNI_LEASES_FOUND", str(found)),
-        ("CNI_LEASES_CLEARED", str(number)),
-        ("CNI_LEASES_KEPT", str(found - number)),
-    )
-    text = f"Recovered: {events.leases(number)} set aside as {onto.name}, {found - number} kept."
-    return events.entry(MessageId.RECOVERED, events.NOTICE, text, fields)
 
 
 def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:

@@ -32,10 +32,8 @@ def run(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
         case "history":
             from . import history, screen
 
-            found = history.read(node)
-            _answer(
-                history.as_json(found) if options.json else history.as_text(found, colours=screen.colourful(sys.stdout))
-            )
+            found, colours = history.read(node), screen.colourful(sys.stdout)
+            _answer(history.as_json(found) if options.json else history.as_text(found, colours=colours))
         case _:
             from ..edges import config
             from . import settings

@@ -1,5 +1,6 @@
 """Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -75,16 +76,23 @@ def verdict(outcome: Outcome) -> Entry:
     fields = (
         ("CNI_VERDICT", outcome.judgement.verdict),
         ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
-        ("CNI_RESET", outcome.reset or ""),
-        *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
-        ("CNI_LEASES_FOUND", str(total.found)),
-        ("CNI_LEASES_CLEARED", str(total.cleared)),
-        ("CNI_LEASES_KEPT", str(total.kept)),
+        *of_reset(outcome.reset, [network.name for network in outcome.networks], total.found, total.cleared),
         ("CNI_LEASES_TORN", str(total.torn)),
         ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
         ("CNI_USEC", str(outcome.usec)),
     )
     return entry(message_id, priority, message(outcome), fields)
+
+
+def of_reset(reset: str | None, networks: Iterable[str], found: int, cleared: int) -> tuple[tuple[str, str], ...]:
+    """Write down in fields what was set aside, and of how many."""
+    return (
+        ("CNI_RESET", reset or ""),
+        *(("CNI_NETWORK", printable(network)) for network in networks),
+        ("CNI_LEASES_FOUND", str(found)),
+        ("CNI_LEASES_CLEARED", str(cleared)),
+        ("CNI_LEASES_KEPT", str(found - cleared)),
+    )
 
 
 def message(outcome: Outcome) -> str:

@@ -17,9 +17,8 @@ def judge(reading: Reading, boot_id: BootId, *, ran_before: bool, newest: tuple[
             return Judgement(Verdict.SAME_BOOT, "the marker was written under this very kernel", previous)
         case _ if ran_before:
             # A boot that failed and is started again, perhaps weeks later, under living pods.
-            return Judgement(
-                Verdict.SAME_BOOT, "boot ran before under this very kernel", getattr(reading, "boot_id", None)
-            )
+            its = getattr(reading, "boot_id", None)
+            return Judgement(Verdict.SAME_BOOT, "boot ran before under this very kernel", its)
         case Marker(state=State.CLEAN, boot_id=previous, written=written) if newest[0] > written:
             # A boot that we did not see: masked, an interpreter that does not start, a shutdown that was cancelled.
             return Judgement(Verdict.UNKNOWN, f"{newest[1]}, is newer than the clean mark of {reading.since}", previous)

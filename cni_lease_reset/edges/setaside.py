@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
 from ..core.findings import Lease, Network, Remark, Reset, Step, Stuck, Trouble
@@ -18,6 +18,9 @@ from .shelf import Shelf
 BUSY: Final = "busy: another process holds host-local's lock"
 # A link or a directory in place of a network or of its lock: the same at every boot.
 _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
+
+# Says of the leases that are due why none of them may go, and what it survived in asking.
+Guard: TypeAlias = Callable[[list[Lease]], tuple[str | None, tuple[Remark, ...]]]
 
 
 class Moved(NamedTuple):
@@ -30,14 +33,8 @@ class Moved(NamedTuple):
     remarks: tuple[Remark, ...] = ()
 
 
-def set_aside(
-    steps: tuple[Step, ...],
-    networks: tuple[Network, ...],
-    hold: Hold,
-    guard: Callable[[list[Lease]], tuple[str | None, tuple[Remark, ...]]],
-    onto: Shelf,
-) -> Reset:
-    """Ask the guard why none of the leases that are due may go, and move those of the networks that are held."""
+def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, onto: Shelf) -> Reset:
+    """Ask the guard, and move what is due of the networks that are held."""
     found = {network.name: network.found for network in networks}
     failed = tuple(trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed)
     due = {
@@ -64,9 +61,8 @@ def onto_shelf(going: Mapping[str, list[str]], hold: Hold, onto: Shelf) -> Reset
             done[name] = Moved(trouble=why_of(error))
     troubles = tuple(Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None)
     stuck = tuple(lease for each in done.values() for lease in each.stuck)
-    return Reset(
-        onto.name, tuple((name, each.number) for name, each in done.items()), troubles, stuck, None, onto.remarks
-    )
+    cleared = tuple((name, each.number) for name, each in done.items())
+    return Reset(onto.name, cleared, troubles, stuck, remarks=onto.remarks)
 
 
 def trouble(name: str, error: OSError) -> Trouble:

@@ -279,7 +279,7 @@ def test_a_doubt_that_comes_up_under_the_lock_counts(tree: Tree, pods: HostLocal
         said.append(line)
         hidden(tree)  # cbr0 is done
 
-    failure = recovery.work(tree.node, journal, say)
+    failure = recovery.work(tree.node, journal, say, crowded=False)
     assert (failure and failure.status, len(tree.leases()), tree.leases("cbr0")) == (os.EX_TEMPFAIL, 28, set())
     assert [entry.message_id for entry in journal.entries] == [MessageId.RECOVERED, MessageId.NOT_RECOVERED]
     assert "not all was done: network k8s-pod-network: the processes of this machine are hidden" in str(failure)
@@ -291,7 +291,7 @@ def test_who_lives_is_asked_anew_under_the_lock(tree: Tree, pods: HostLocal, jou
     seen = recovery.look(tree.node)
     live(tree, 1)
     assert leaked(seen) == 20
-    assert recovery.work(tree.node, journal, lambda _line: None) is None
+    assert recovery.work(tree.node, journal, lambda _line: None, crowded=False) is None
     assert len(tree.leases()) == 9
 
 
@@ -377,7 +377,7 @@ def test_no_networks_no_work(tree: Tree, capsys: pytest.CaptureFixture[str]) -> 
 def test_an_empty_network_is_no_work_either(tree: Tree, journal: Kept) -> None:
     tree.network.mkdir(parents=True)
     said: list[str] = []
-    assert recovery.work(tree.node, journal, said.append) is None
+    assert recovery.work(tree.node, journal, said.append, crowded=False) is None
     assert said == ["k8s-pod-network: 0 leases set aside"]
     assert journal.entries == []
 
@@ -387,7 +387,7 @@ def test_a_move_that_fails_half_way_says_where_the_rest_is(
 ) -> None:
     failing("rename", monkeypatch, lambda _arguments: len(tree.set_aside()) == 5, errno.ENOSPC)
     said: list[str] = []
-    failure = recovery.work(tree.node, journal, said.append)
+    failure = recovery.work(tree.node, journal, said.append, crowded=False)
     assert isinstance(failure, InputOutputError)
     assert re.match("not all was done: network k8s-pod-network: '10.52.*': No space left on device", str(failure))
     assert (len(tree.leases()), len(tree.set_aside())) == (23, 5)
@@ -404,7 +404,7 @@ def test_an_error_weighs_more_than_a_plugin_at_work(
     tree.lease("10.2.0.2", "", network="zbusy")
     failing("rename", monkeypatch, lambda arguments: arguments[0] == "10.1.0.2", errno.EROFS)
     with held_lock(tree, "zbusy"), held_lock(tree):
-        failure = recovery.work(tree.node, journal, lambda _line: None)
+        failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     busy = "busy: another process holds host-local's lock"
@@ -574,7 +574,7 @@ def test_old_resets_that_cannot_be_removed_hide_nothing_of_what_was_done(
     old = tree.state / "set-aside/1-20261123T061201Z-44444444/net"
     old.mkdir(parents=True)
     failing("rmdir", monkeypatch, lambda arguments: arguments[0] == "net", errno.EIO)
-    assert recovery.work(tree.node, journal, lambda _line: None) is None
+    assert recovery.work(tree.node, journal, lambda _line: None, crowded=False) is None
     assert [entry.message_id for entry in journal.entries] == [MessageId.RECOVERED, MessageId.IGNORED]
     assert journal.entries[1].message.startswith("Old resets cannot be removed: 'net': Input/output error")
 
@@ -590,7 +590,7 @@ def test_a_data_directory_that_goes_away_meanwhile_is_told(
         return found
 
     monkeypatch.setattr(leases, "survey", and_gone)
-    failure = recovery.work(tree.node, journal, lambda _line: None)
+    failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     assert "nothing was changed: network k8s-pod-network: '" in str(failure)
@@ -608,7 +608,7 @@ def test_a_network_that_goes_away_meanwhile_is_told(
         return found
 
     monkeypatch.setattr(leases, "survey", and_gone)
-    failure = recovery.work(tree.node, journal, lambda _line: None)
+    failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     assert str(failure) == "nothing was changed: network k8s-pod-network: 'k8s-pod-network': No such file or directory"

@@ -186,7 +186,7 @@ class TestOnAFileSystemWithoutLocks:
 
     def test_recover_does_too(self, tree: Tree, journal: Kept) -> None:
         said: list[str] = []
-        assert recover.work(tree.node, journal, said.append) is None
+        assert recover.work(tree.node, journal, said.append, crowded=False) is None
         assert "k8s-pod-network: 1 lease set aside as 1-" in said[0]
         assert self.remark in [entry.message for entry in journal.entries]
 
