@@ -102,10 +102,8 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     journal = Journal(node)
     try:
         service.shutdown(node, manager, journal, force=force)
-    except CniLeaseResetError as error:
-        journal.send(events.of_shutdown(marked=False, why=str(error)))
-        return error.status
-    except OSError as error:
-        journal.send(events.of_shutdown(marked=False, why=describe(error)))
-        return os.EX_IOERR
+    except (CniLeaseResetError, OSError) as error:
+        why, status = (describe(error), os.EX_IOERR) if isinstance(error, OSError) else (str(error), error.status)
+        journal.send(events.of_shutdown(marked=False, why=why))
+        return status
     return os.EX_OK

@@ -133,11 +133,10 @@ def as_text(history: History, *, colours: bool = False) -> str:
     lines += [_line(boot, colours) for boot in history.boots]
     unclean, leaked, found = history.summary
     trend = found[-_SPARKS:]
-    if number := len(history.boots):
-        boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
-        lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."]
-    else:
-        lines.append("(no boot of cni-lease-reset is in the journal)")
+    number = len(history.boots)
+    boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
+    none = ["(no boot of cni-lease-reset is in the journal)"]
+    lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."] if number else none
     if len(trend) > 1:
         lines.append(f"Leases at boot  {sparkline(trend)}")
         lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")

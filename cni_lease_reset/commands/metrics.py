@@ -65,12 +65,10 @@ def _of_now(report: Report) -> Iterator[Metric]:
     wrong = len(report.attention) + len(report.unread)
     yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
     stocks = [(each, {"network": each.name}) for each in report.stocks]
-    leases = [(each.ipv4, {**labels, "family": "ipv4"}) for each, labels in stocks]
-    leases += [(each.ipv6, {**labels, "family": "ipv6"}) for each, labels in stocks]
+    leases = [(getattr(each, of), {**its, "family": of}) for of in ("ipv4", "ipv6") for each, its in stocks]
     yield "leases", "Leases now, by network and address family.", leases
-    torn = [(each.torn, labels) for each, labels in stocks]
-    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
-    leaked = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
+    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", [(e.torn, its) for e, its in stocks]
+    leaked = [(each.leaked, its) for each, its in stocks if each.leaked is not None]
     yield "leases_leaked", "Leases now whose container does not live, by network.", leaked
     pools = [(pool, labels) for each, labels in stocks for pool in each.pools]
     pooled = [(pool, {**labels, "family": pool.family, "range_set": pool.range_set}) for pool, labels in pools]

@@ -111,11 +111,9 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
 def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:
     """Say what went wrong with all of them; an error weighs more than a refusal."""
     wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in sights if each.wrong]
-    if not wrong:
-        return None
-    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError)
+    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError, default=CniLeaseResetError)
     lead = "not all was done" if any(each.cleared for each in sights) else "nothing was changed"
-    return kind(f"{lead}: {'; '.join(text for text, _ in wrong)}")
+    return kind(f"{lead}: {'; '.join(text for text, _ in wrong)}") if wrong else None
 
 
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:

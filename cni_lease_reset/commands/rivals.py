@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ..core.errors import printable
-from ..edges import mountinfo
-from ..edges.mountinfo import Mount
+from ..edges.mountinfo import Mount, parse
 from ..edges.node import STATE_DIRECTORY, Node
 from . import foreign
 
@@ -30,17 +29,14 @@ def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
             files.setdefault(name, f"{directory}/{name}")
     for path in files.values():
         for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
-            taken = [file for file in ours if _takes(line, file)]
-            if taken:
+            if taken := [file for file in ours if _takes(line, file)]:
                 lost = ", ".join(dict.fromkeys(ours[file] for file in taken))
-                where = printable(f"{path}:{number}")
-                yield f"{where} empties {printable(str(taken[0].parent))} at boot, so {lost}"
+                yield f"{printable(f'{path}:{number}')} empties {printable(str(taken[0].parent))} at boot, so {lost}"
     for path in HARVESTER:
         lines = foreign.glance(node, path).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        emptied = next((each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text), None)
-        if emptied is not None:
-            yield f"{path} empties {printable(emptied)} at each boot, so what leaked is not seen"
+        if emptied := [each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text]:
+            yield f"{path} empties {printable(emptied[0])} at each boot, so what leaked is not seen"
 
 
 def _takes(line: str, file: PurePosixPath) -> bool:
@@ -58,7 +54,7 @@ def _takes(line: str, file: PurePosixPath) -> bool:
 
 def volatile(node: Node, path: str) -> str | None:
     """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
-    return _lost(mountinfo.parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
+    return _lost(parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
 
 
 def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | None:

@@ -62,14 +62,10 @@ class Judgement(NamedTuple):
     @property
     def brief(self) -> str:
         """The verdict in two words."""
-        match self.verdict:
-            case Verdict.UNKNOWN:
-                return "no marker" if self.previous is None else "disproved clean mark"
-            case Verdict.DAMAGED:
-                return "damaged marker"
-            case Verdict.SAME_BOOT:
-                return "same boot"
-        return f"{self.verdict} shutdown"
+        if self.verdict is Verdict.UNKNOWN:
+            return "no marker" if self.previous is None else "disproved clean mark"
+        others = {Verdict.DAMAGED: "damaged marker", Verdict.SAME_BOOT: "same boot"}
+        return others.get(self.verdict, f"{self.verdict} shutdown")
 
 
 class ClearWhen(StrEnum):

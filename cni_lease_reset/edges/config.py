@@ -29,8 +29,6 @@ def read(node: Node) -> Config:
         if os.path.islink(node.path(CONFIG_FILE)):
             raise ConfigError(_NAME, None, "is a symbolic link that leads nowhere") from error
         return Config()
-    except durable.NotAFileError as error:
-        raise ConfigError(_NAME, None, f"is {error.strerror}") from error
     except OSError as error:
         raise ConfigError(_NAME, None, f"cannot be read: {describe(error)}") from error
     if status.st_uid not in node.trusted_users or status.st_mode & 0o022:
@@ -115,7 +113,7 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return "a list"
+        return "a list of other things" if value else "an empty list"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return "a nested value" if value is _NESTED else printable(repr(value)[:60])
@@ -124,8 +122,7 @@ def _shown(value: object) -> str:
 def _strings(value: object, example: str) -> tuple[str, ...]:
     """A list of at least one text, none twice."""
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        what = "an empty one" if value == [] else "one with other things" if isinstance(value, list) else _shown(value)
-        raise ValueError(f"must be a list of names like [{example}], not {what}")
+        raise ValueError(f"must be a list of names like [{example}], not {_shown(value)}")
     return tuple(dict.fromkeys(value))
 
 

@@ -3,7 +3,7 @@
 In the other order a pod started between the two questions would be missed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ..core.errors import printable
@@ -17,9 +17,7 @@ _ORDER: Final = f"; if so at each boot: systemctl edit {UNIT}, [Unit] Before="
 _NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, add that"
 
 
-def refusal(
-    node: Node, config: Config, manager: Manager, due: Collection[Lease]
-) -> tuple[str | None, tuple[Remark, ...]]:
+def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> tuple[str | None, tuple[Remark, ...]]:
     """Say why none may go: anything that says that a pod may live, of these leases or at all; a doubt is enough.
 
     But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
@@ -48,10 +46,9 @@ def refusal(
 
 def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
     for name, unit in zip(names, runtime.units, strict=True):
-        if unit.state not in DOWN:
-            return f"{name} is {unit.state}, pods may live{_ORDER}{name}"
-        if unit.has_run:
-            return f"{name} has been up since this kernel started, pods may live{_ORDER}{name}"
+        if unit.state not in DOWN or unit.has_run:
+            what = "has been up since this kernel started" if unit.state in DOWN else f"is {unit.state}"
+            return f"{name} {what}, pods may live{_ORDER}{name}"
     return None
 
 

@@ -30,8 +30,7 @@ def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient:
     """
     if not (found or caged):
         return Living()
-    doubt = None if caged else own_room(node)
-    if doubt is not None:
+    if not caged and (doubt := own_room(node)) is not None:
         return Living(doubts=(doubt,))
     owners = {lease.owner for lease in found if lease.owner is not None}
     addresses = {lease.address for lease in found}

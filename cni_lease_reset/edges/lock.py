@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -29,27 +29,23 @@ def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterat
 
     Raises :class:`BusyError`, and ``OSError``.
     """
-    if node.rehearsal:
-        # Only root may open the directory: for anybody else the lock is as if it were not held.
-        with suppress(FileNotFoundError, PermissionError), durable.directory(STATE_DIRECTORY, root=node.root) as state:
-            _lock(state, 0)  # and let go at once: it is only looked at
-        yield
-        return
-    with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
-        _lock(state, patience)
+    directory = durable.directory(STATE_DIRECTORY, root=node.root, create=create and not node.rehearsal)
+    with ExitStack() as stack:
         try:
-            with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
-                os.fchmod(state, _MODE)
-            yield
-        finally:
-            fcntl.flock(state, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
-
-
-def _lock(state: int, patience: float) -> None:
-    try:
-        take(state, patience)
-    except BlockingIOError as error:
-        raise BusyError("another cni-lease-reset is at work, try again") from error
+            state = stack.enter_context(directory)
+            take(state, 0 if node.rehearsal else patience)
+            stack.callback(fcntl.flock, state, fcntl.LOCK_UN)  # a close would leave it with a child forked meanwhile
+            if node.rehearsal:
+                fcntl.flock(state, fcntl.LOCK_UN)  # it is only looked at
+            else:
+                with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
+                    os.fchmod(state, _MODE)
+        except BlockingIOError as error:
+            raise BusyError("another cni-lease-reset is at work, try again") from error
+        except (FileNotFoundError, PermissionError):
+            if not node.rehearsal:  # of nobody but root, who alone may open it: as if the lock were not held
+                raise
+        yield
 
 
 def take(lock: int, patience: float) -> None:

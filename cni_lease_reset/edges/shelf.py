@@ -125,15 +125,13 @@ def outdated(found: Sequence[str], boots: int) -> list[str]:
 def _remove(parent: int, name: str, budget: int, failed: list[OSError]) -> int:
     """Remove a directory's files while the budget lasts, and the directory with its last; return what is left of it."""
     with _noted(failed), durable.opened(parent, name) as directory:
-        with os.scandir(directory) as found:
-            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
-        for entry, is_directory in entries:
-            if is_directory:
-                budget = _remove(directory, entry, budget, failed)
-            elif budget:
-                with _noted(failed):
-                    os.unlink(entry, dir_fd=directory)
-                    budget -= 1
+        inside = folders(directory)
+        for folder in inside:
+            budget = _remove(directory, folder, budget, failed)
+        for file in sorted({*os.listdir(directory)} - {*inside})[:budget]:
+            with _noted(failed):
+                os.unlink(file, dir_fd=directory)
+                budget -= 1
         os.rmdir(name, dir_fd=parent)
     return budget
 

@@ -16,7 +16,7 @@ from cni_lease_reset.edges.node import Node
 ORDER = "; if so at each boot: systemctl edit cni-lease-reset.service, [Unit] Before="
 SHIM = "/var/lib/rancher/rke2/bin/containerd-shim-runc-v2"
 K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
-DUE = (Lease("10.52.0.2", SANDBOX, torn=False), Lease("10.52.0.3", None, torn=True))
+DUE = [Lease("10.52.0.2", SANDBOX, torn=False), Lease("10.52.0.3", None, torn=True)]
 
 
 @pytest.fixture
