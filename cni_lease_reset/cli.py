@@ -82,7 +82,9 @@ def _boot(node: Node, manager: Manager) -> int:
         journal.send(events.entry(MessageId.BUSY, events.WARNING, text))
         return error.status
     except OSError as error:
-        journal.send(events.impossible(describe(error)))
+        fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", describe(error)))
+        text = f"Nothing could be judged or set aside: {describe(error)}"
+        journal.send(events.entry(MessageId.FAILED, events.ERR, text, fields))
         return os.EX_IOERR
     except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
         journal.send(events.entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from .core import events
-from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
+from .core.errors import BusyError, ConfigError, InputOutputError, describe
 from .core.findings import About, Outcome, Remark, Reset, Result
 from .core.model import BootId, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
@@ -17,7 +17,7 @@ from .core.plan import draw_up
 from .core.verdict import judge
 from .edges import config, leases, lock, marker, record
 from .edges.journald import Journal
-from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
+from .edges.node import RUNTIME_DIRECTORY, Node
 from .edges.systemd import Manager
 
 
@@ -138,7 +138,7 @@ def _tell(node: Node, journal: Journal, outcome: Outcome, began: int, *, keep: b
     except OSError as error:
         remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
         outcome = outcome._replace(remarks=(*outcome.remarks, remark))
-    for entry in events.of_boot(outcome):
+    for entry in (*map(events.of_remark, outcome.remarks), events.verdict(outcome)):
         journal.send(entry)
     return outcome
 
@@ -151,7 +151,7 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     """
     began = time.monotonic()
     boot_id = node.boot_id()
-    why_not = _not_running(node, marker.read(node), boot_id)
+    why_not = _not_running(marker.read(node), boot_id)
     if why_not is None:
         why_not = None if force else _stays_up(manager)
         if why_not is None:
@@ -163,13 +163,12 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     return why_not is None
 
 
-def _not_running(node: Node, reading: Reading, boot_id: BootId) -> str | None:
+def _not_running(reading: Reading, boot_id: BootId) -> str | None:
     """Say why there is nothing to mark."""
     if isinstance(reading, NoMarker):
         return "there is no marker, boot could not do all that was due, or somebody removed it"
     if isinstance(reading, DamagedMarker) and reading.unread:
-        path = printable(node.path(f"{STATE_DIRECTORY}/{marker.NAME}"), quoted=True)
-        raise InputOutputError(f"{path} cannot be read and stays as it is: {reading.why}")
+        raise InputOutputError(f"the marker cannot be read and stays as it is: {reading.why}")
     if isinstance(reading, DamagedMarker):
         return f"the marker is damaged ({reading.why})"
     if reading.boot_id != boot_id:

@@ -50,7 +50,10 @@ def set_up(scenario: Path, root: Path, stack: ExitStack) -> Systemd:
             case ["newer", path]:  # a lease that was written after the marker
                 os.utime(root / path)
             case ["systemd", "silent"]:
-                systemd.down, systemd.remark = None, "D-Bus cannot be reached; there is no systemctl"
+                systemd.down, systemd.remark = (
+                    None,
+                    "D-Bus cannot be asked (no answer within 3 s); there is no systemctl",
+                )
             case _:
                 raise AssertionError(f"{setup}: {line}")
     return systemd

@@ -166,7 +166,7 @@ def test_a_shutdown_marks_this_boot_as_clean(tree: Tree, journal: Kept) -> None:
     ("down", "why"),
     [
         (False, "the system is not going down, only this service stops"),
-        (None, "systemd cannot be asked whether the system goes down (there is none)"),
+        (None, "systemd cannot be asked whether the system goes down (no bus)"),
     ],
 )
 def test_a_stop_that_is_no_shutdown_removes_the_mark_and_a_start_brings_it_back(

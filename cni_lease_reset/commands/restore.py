@@ -24,8 +24,7 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
     settings = config.read(node)
     known = shelf.listing(node, settings)
     if reset not in known:
-        same = [each for each in known if each.partition("-")[0] == reset]  # its number alone
-        near = same or get_close_matches(reset, known, n=1, cutoff=0.3)
+        near = [each for each in known if each.startswith(f"{reset}-")] or get_close_matches(reset, known, cutoff=0.3)
         hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
     failed: list[OSError] = []

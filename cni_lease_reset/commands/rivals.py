@@ -23,11 +23,8 @@ def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
     # One lease stands for all; and what is lost with each.
     ours = dict.fromkeys((PurePosixPath(network, "10.42.0.2") for network in networks), "what leaked is not seen")
     ours[PurePosixPath(STATE_DIRECTORY, "marker")] = "the marker is lost and every boot sets all leases aside"
-    files: dict[str, str] = {}
-    for directory in TMPFILES:
-        for name in foreign.listing(node, directory, ".conf"):
-            files.setdefault(name, f"{directory}/{name}")
-    for path in files.values():
+    listed = [(name, each) for each in reversed(TMPFILES) for name in foreign.listing(node, each, ".conf")]
+    for path in {name: f"{directory}/{name}" for name, directory in listed}.values():
         for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
             if taken := [file for file in ours if _takes(line, file)]:
                 lost = ", ".join(dict.fromkeys(ours[file] for file in taken))

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Final, TextIO
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_RESET: Final = "\x1b[0m"
 
 
 class Colour(StrEnum):
@@ -20,7 +19,7 @@ class Colour(StrEnum):
 
     def paint(self, text: str, colours: bool) -> str:
         """Colour a text; pad it first, for the escapes count as characters."""
-        return f"{self}{text}{_RESET}" if colours else text
+        return f"{self}{text}\x1b[0m" if colours else text
 
 
 def colourful(stream: TextIO) -> bool:

@@ -54,11 +54,6 @@ KINDS: Final = {
 }
 
 
-def of_boot(outcome: Outcome) -> tuple[Entry, ...]:
-    """Write down a run of ``boot``: what was survived, then the one verdict entry."""
-    return (*(of_remark(remark) for remark in outcome.remarks), verdict(outcome))
-
-
 def of_remark(remark: Remark) -> Entry:
     """Write down a remark: a warning, but for the mark that could not be used up."""
     priority = ERR if remark.about is About.MARKER_STUCK else WARNING
@@ -137,9 +132,3 @@ def entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, st
     unit = ("OBJECT_SYSTEMD_UNIT", UNIT)
     whole = () if any(name == "CNI_REASON" for name, _ in fields) else (("CNI_REASON", text),)
     return Entry(message_id, priority, text, (*fields, *whole, unit))
-
-
-def impossible(why: str) -> Entry:
-    """``boot`` could not even judge: the verdict entry of a run that never came to a verdict."""
-    fields = (("CNI_VERDICT", Verdict.UNKNOWN), ("CNI_REASON", why))
-    return entry(MessageId.FAILED, ERR, f"Nothing could be judged or set aside: {why}", fields)

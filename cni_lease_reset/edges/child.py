@@ -37,12 +37,12 @@ def ask(question: Callable[[], T], *, seconds: float = WHO_LIVES) -> T:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     answer: T
-    fault = ""
+    fault = "it ended before it had an answer"
     with suppress(EOFError, TypeError, ValueError):  # the child died half-way: what is torn does not load
         answer, fault = marshal.loads(said)
     if fault is None:
         return answer
-    raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")
+    raise NoAnswerError(fault)
 
 
 def _start(question: Callable[[], object], seconds: float) -> tuple[int, int]:
@@ -83,7 +83,7 @@ def _answer(question: Callable[[], object], writer: int) -> None:
     try:
         said = marshal.dumps((question(), None))  # type: ignore[arg-type]  # what is not plain is a fault
     except Exception as error:  # noqa: BLE001  only the parent can tell it
-        said = marshal.dumps((None, printable(f": {type(error).__name__}: {error}")))
+        said = marshal.dumps((None, printable(f"{type(error).__name__}: {error}")))
     with open(writer, "wb") as pipe:
         pipe.write(said)
 

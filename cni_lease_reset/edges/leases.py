@@ -45,10 +45,10 @@ class Hold(ExitStack):
 
     def _lock(self, network: int, name: str, stack: ExitStack) -> None:
         # For writing, or NFS gives none. O_CREAT as host-local does; and it is never removed. O_NONBLOCK: maybe a FIFO.
-        access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR
-        flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR | os.O_CREAT
         try:
-            lock = os.open("lock", flags | (0 if self._node.rehearsal else os.O_CREAT), 0o750, dir_fd=network)
+            flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = os.open("lock", flags, 0o750, dir_fd=network)
         except (FileNotFoundError, PermissionError):
             if self._node.rehearsal:
                 return

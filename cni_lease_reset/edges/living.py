@@ -55,18 +55,12 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
     if mounts and not sight.caged:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
-    pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
+    states = tuple(f"{state}/" for state in before.states | after.states)
+    theirs = (m.point for m in mounts if _POD.fullmatch(os.path.basename(m.point)) or m.point.startswith(states))
+    named = [f"the network namespace of a pod is mounted at {printable(point, quoted=True)}" for point in theirs]
+    pods = (*before.pods, *after.pods, *named)
     known = before.know(owners) | after.know(owners)
     return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
-
-
-def _mounts_of_pods(mounts: Collection[mountinfo.Mount], states: Collection[str]) -> list[str]:
-    """Say which mounted network namespaces are a pod's, by their names and places."""
-    return [
-        f"the network namespace of a pod is mounted at {printable(mount.point, quoted=True)}"
-        for mount in mounts
-        if _POD.fullmatch(os.path.basename(mount.point)) or mount.point.startswith(tuple(f"{s}/" for s in states))
-    ]
 
 
 def _doubt_hidden(sight: Sight, proc: str) -> None:

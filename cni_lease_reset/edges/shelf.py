@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ..core.errors import describe
@@ -77,10 +77,9 @@ def listing(node: Node, config: Config) -> list[str]:
 
 def origin(reset: int) -> tuple[str, str]:
     """Read why an open reset was made, and of which data directory; nothing where a crash or a full disk took it."""
-    try:
+    text = ""
+    with suppress(OSError):
         text = durable.read(_REASON, 1 << 16, parent=reset)[0].decode(errors="replace")
-    except OSError:
-        return "", ""
     why, _, data_dir = text.partition(_DATA_DIR)
     return why.strip(), data_dir.rstrip("\n")
 

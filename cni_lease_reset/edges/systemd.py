@@ -1,13 +1,10 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import NoAnswerError
 from .lock import OF_SYSTEMD, SYSTEMD
-
-if TYPE_CHECKING:
-    from pystemd.dbuslib import DBus
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
@@ -62,19 +59,18 @@ class Systemd(Manager):
         """
         from . import child  # only a boot that asks pays for it
 
-        try:
-            told, silent = child.ask(lambda: _over_dbus(units), seconds=seconds)
-        except NoAnswerError as error:
-            told, silent = None, f"D-Bus cannot be asked ({error})"
         remark = None
-        if told is None:
+        try:
+            state, found = child.ask(lambda: _over_dbus(units), seconds=seconds)
+        except NoAnswerError as error:
+            remark = f"D-Bus cannot be asked ({error})"
             try:
-                told, remark = _through_systemctl(units, seconds / 2), f"{silent}; asked systemctl instead"
-            except NoAnswerError as error:
-                return None, f"{silent}; {error}"
-        state, found = told
-        starting, stopping = state in ("initializing", "starting"), state == "stopping"
-        return Runtime(tuple(map(Unit._make, found)), starting, stopping), remark
+                state, found = _through_systemctl(units, seconds / 2)
+            except NoAnswerError as another:
+                return None, f"{remark}; {another}"
+            remark += "; asked systemctl instead"
+        starting = state in ("initializing", "starting")
+        return Runtime(tuple(map(Unit._make, found)), starting, stopping=state == "stopping"), remark
 
     def going_down(self) -> tuple[bool | None, WhyNot]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
@@ -86,22 +82,22 @@ class Systemd(Manager):
         return _systemctl(properties, *units, seconds=SYSTEMD)
 
 
-def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
-    """Ask over the system bus, or say why not."""
-    try:
-        _stand_in_for_the_package()
-        from pystemd.dbusexc import DBusBaseError
-        from pystemd.dbuslib import DBus
+def _over_dbus(units: Sequence[str]) -> _Told:
+    """Ask over D-Bus for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
 
-        try:
-            with DBus() as bus:
-                return _look(bus, units), ""
-        except DBusBaseError as error:
-            return None, f"D-Bus cannot be reached ({error})"
-    except ImportError as error:
-        return None, f"pystemd cannot be imported ({error})"
-    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
-        return None, f"pystemd fails ({type(error).__name__}: {error})"
+    By their place, for the Id of an alias is another name. Raises whatever a pystemd does that is not there, or does
+    not fit. Source: org.freedesktop.systemd1(5).
+    """
+    _stand_in_for_the_package()
+    from pystemd.dbuslib import DBus, apply_signature  # loading unit objects would parse 65 kB of XML for each
+
+    with DBus() as bus:
+        state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
+        names = apply_signature(b"as", [[unit.encode() for unit in units]])
+        rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
+        left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
+    found = zip(units, rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for _, row, when in found]
 
 
 def _stand_in_for_the_package() -> None:
@@ -118,21 +114,6 @@ def _stand_in_for_the_package() -> None:
         package = ModuleType("pystemd")
         package.__path__ = list(found.submodule_search_locations)
         sys.modules["pystemd"] = package
-
-
-def _look(bus: "DBus", units: Sequence[str]) -> _Told:
-    """Ask for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
-
-    Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
-    """
-    from pystemd.dbuslib import apply_signature  # loading unit objects would parse 65 kB of XML for each
-
-    state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
-    names = apply_signature(b"as", [[unit.encode() for unit in units]])
-    rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
-    left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
-    found = zip(units, rows, left, strict=True)
-    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for _, row, when in found]
 
 
 def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, str]]:

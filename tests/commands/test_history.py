@@ -132,7 +132,7 @@ def test_nobody_but_root_can_forge_a_boot(tmp_path: Path) -> None:
 def test_a_boot_that_came_to_no_verdict_is_told(tmp_path: Path) -> None:
     keep(
         tmp_path,
-        exported(1, events.impossible("no boot id")),
+        exported(1, events.entry(events.MessageId.FAILED, events.ERR, "no boot id", (("CNI_VERDICT", "unknown"),))),
         exported(2, events.entry(events.MessageId.UNEXPECTED, events.ERR, "ZeroDivisionError")),
     )
     text = history.as_text(history.read(Node(str(tmp_path))), colours=True)

@@ -62,12 +62,12 @@ def test_an_answer_is_given_by_another_process() -> None:
 
 
 def test_an_answer_that_is_no_plain_data_is_none() -> None:
-    with pytest.raises(NoAnswerError, match="ended before it had an answer: ValueError: unmarshallable object"):
+    with pytest.raises(NoAnswerError, match="^ValueError: unmarshallable object"):
         child.ask(object)
 
 
 def test_a_child_that_fails_has_no_answer() -> None:
-    with pytest.raises(NoAnswerError, match="ended before it had an answer"):
+    with pytest.raises(NoAnswerError, match="^ZeroDivisionError"):
         child.ask(lambda: b"%d" % (1 // 0))
 
 
@@ -350,5 +350,5 @@ def _is_gone(process: int) -> bool:
 
 
 def test_a_fault_of_ours_in_the_child_is_told() -> None:
-    with pytest.raises(NoAnswerError, match="ended before it had an answer: ZeroDivisionError: "):
+    with pytest.raises(NoAnswerError, match="^ZeroDivisionError: "):
         child.ask(lambda: bytes([1 // 0]))

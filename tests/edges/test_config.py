@@ -24,11 +24,14 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("\n\n\nnetwork: [x]\n", "config.yaml:4: unknown setting 'network', did you mean 'networks'?"),
         ("networks: [a]\nnetworks: [b]\n", "config.yaml:2: networks: set twice"),
         ("networks: k8s\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not 'k8s'"),
-        ("networks: []\n", "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not an empty one"),
+        (
+            "networks: []\n",
+            "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not an empty list",
+        ),
         ("? [a]\n: b\n", "config.yaml:1: the name of a setting must be a word"),
         (
             "networks: [[a]]\n",
-            "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not one with other things",
+            "config.yaml:1: networks: must be a list of names like [k8s-pod-network], not a list of other things",
         ),
         (
             "networks: {a: b}\n",
