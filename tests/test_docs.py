@@ -1,12 +1,16 @@
 """README and the pages: short, for somebody, linked, and with the facts of the program."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import GOLDEN, TOP
+from cni_config import conflist
+from conftest import GOLDEN, TOP, Tree
+from programs import command
 
+from cni_lease_reset.commands import history
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import lock
 
@@ -108,16 +112,25 @@ def test_a_hanging_disk_and_our_own_waits_are_as_the_unit_and_the_code_have_them
     assert f"`shutdown` {lock.SHUTDOWN:g} s" in operating
 
 
-def test_each_field_of_json_is_on_the_page() -> None:
-    from cni_lease_reset.commands import display, history
+def names(document: object) -> set[str]:
+    """Every name in a JSON document."""
+    if isinstance(document, dict):
+        return set(document).union(*(names(each) for each in document.values()))
+    return set().union(*(names(each) for each in document)) if isinstance(document, list) else set()
 
-    operating = (TOP / "docs/operating.md").read_text()
-    for module in (display, history):
-        assert module.__file__
-        names = re.findall(r'^ +"([a-z_0-9]+)":', Path(module.__file__).read_text(), re.MULTILINE)
-        assert len(names) > 5
-        for name in names:
-            assert f"`{name}`" in operating, name
+
+def test_each_name_in_what_programs_get_is_on_the_page(tree: Tree) -> None:
+    tree.mark("running")
+    conflist(tree, {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}]]})
+    tree.lease("10.52.0.2")
+    tree.lease("10.60.0.1", network="macvlan-a")
+    assert command(tree.node, "boot").returncode == 0
+    tree.lease("10.52.0.3")
+    written = names(json.loads(command(tree.node, "status", "--json").stdout))
+    assert {"range_set", "not_configured", "verdict_reason", "since", "family"} <= written
+    written |= names(json.loads(command(tree.node, "history", "--json").stdout)) | {*history.Boot._fields}
+    told = set(re.findall(r"`(\w+)`", (TOP / "docs/operating.md").read_text()))
+    assert written <= told
 
 
 def test_the_alerts_are_those_that_are_shipped() -> None:
@@ -134,7 +147,7 @@ def test_the_example_of_cloud_init_is_one() -> None:
     configuration = yaml.safe_load(snippet)
     assert set(configuration) == {"package_update", "runcmd"}
     assert configuration["package_update"] is True
-    assert all(isinstance(command, str) for command in configuration["runcmd"])
+    assert all(isinstance(each, str) for each in configuration["runcmd"])
 
 
 def test_what_recover_keeps_is_explained() -> None:
