@@ -248,7 +248,6 @@ def test_a_live_node_notices_nothing_until_its_next_boot(node: Debian, room: tup
     node.run(f"systemctl restart {RKE2}")
     five = "for _ in 1 2 3 4 5; do read _ <&3; done"
     node.run(f"mkfifo /run/crash; exec 3<>/run/crash; systemctl --no-block restart {RKE2}; {five}")
-    assert int(node.show("NRestarts", unit=RKE2)[0]) >= 4
     assert node.never_ran()
     assert len(node.leases()) >= 8, "one more each time, and none has gone"
     assert not (node.root / STATE).exists()
