@@ -31,7 +31,7 @@ format: $(READY) ## Format the code
 	@$(RUN)/ruff check -q --fix
 
 rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer release)
-	@RELEASE="$(RELEASE)" packaging/rpm/build
+	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/rpm/build
 
 deb: ## Build the Debian package and its source into dist/ (RELEASE=2 for a newer release)
 	@tools/system-packages deb
