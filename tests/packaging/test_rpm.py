@@ -473,7 +473,7 @@ def test_without_pystemd_systemctl_tells_whether_a_unit_is_up_or_was(
 ) -> None:
     code = (
         "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
-        "print(Systemd().runtime(['x.service']).value.units[0][:3])"
+        "print(Systemd().runtime(['x.service'])[0].units[0][:3])"
     )
     away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
     said = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
