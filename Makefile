@@ -35,7 +35,7 @@ rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer 
 
 deb: ## Build the Debian package and its source into dist/ (RELEASE=2 for a newer release)
 	@tools/system-packages deb
-	@RELEASE="$(RELEASE)" packaging/deb/build
+	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/deb/build
 
 deb-test: $(READY) ## Lint, install, upgrade, remove and purge it, on a live node too (SUITE=bookworm|trixie|forky)
 	@tools/system-packages deb fresh-test
