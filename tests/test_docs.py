@@ -92,6 +92,20 @@ def test_each_page_is_found_from_the_readme() -> None:
     assert set(DOCS) <= found
 
 
+def states(page: Path) -> dict[str, bool]:
+    """Whether a system is served, by its name and version, as a table tells it."""
+    rows = re.findall(r"^\| ([^|]+) \| ((?:not )?served|tried)[^|]* \|", page.read_text(), re.MULTILINE)
+    name = re.compile(r"\b(?:Debian|Ubuntu|Raspberry Pi OS|Fedora|EL|SLES|SLE? Micro)(?: \d[\d.]*)?")
+    return {system: state != "not served" for systems, state in rows for system in name.findall(systems)}
+
+
+def test_the_readme_and_its_page_tell_the_same_of_each_system() -> None:
+    page = states(TOP / "docs/installing.md")
+    assert len(page) > 10
+    for system, served in states(README).items():
+        assert {state for name, state in page.items() if name.startswith(system)} == {served}, system
+
+
 def test_the_settings_and_their_defaults_are_the_programs() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \|$", (TOP / "docs/operating.md").read_text(), re.MULTILINE)
     told = {name: yaml.safe_load(value) for name, value in rows}
@@ -131,6 +145,15 @@ def test_each_name_in_what_programs_get_is_on_the_page(tree: Tree) -> None:
     written |= names(json.loads(command(tree.node, "history", "--json").stdout)) | {*history.Boot._fields}
     told = set(re.findall(r"`(\w+)`", (TOP / "docs/operating.md").read_text()))
     assert written <= told
+
+
+def test_the_metrics_go_where_the_unit_writes_them() -> None:
+    unit = (TOP / "packaging/systemd/cni-lease-reset-metrics.service").read_text()
+    [file] = re.findall(r"--metrics=(\S+)", unit)
+    page = (TOP / "docs/monitoring.md").read_text()
+    assert f"| RPM | `{file}` |" in page
+    [other] = re.findall(r"^\| \.deb \| `(.*)/[^/]*` \|$", page, re.MULTILINE)
+    assert other in re.findall(r"^ReadWritePaths=(.*)$", unit, re.MULTILINE)[0]
 
 
 def test_the_alerts_are_those_that_are_shipped() -> None:

@@ -1,4 +1,4 @@
-"""Every command in README and docs/: run here, or by a test that is named, or listed with the reason why it cannot be.
+"""Every command in README, CONTRIBUTING and docs/: run here, or by a test that is named, or listed with the reason why it cannot be.
 
 A command is a line of a ``sh`` block, a line with a ``$`` prompt in another one, an entry of cloud-init's ``runcmd``, or
 what stands between backquotes and begins with the name of a program.
@@ -23,8 +23,9 @@ from cni_lease_reset.arguments import parser
 from cni_lease_reset.core.errors import UsageError
 from cni_lease_reset.edges.journald import serialise
 
+READ: Final = (TOP / "README.md", TOP / "CONTRIBUTING.md", *TOP.glob("docs/*.md"))
 REMOTE: Final = next(p for p in ("/usr/lib/systemd", "/lib/systemd") if Path(p, "systemd-journal-remote").exists())
-PAGES: Final = {str(page.relative_to(TOP)): page.read_text() for page in (TOP / "README.md", *TOP.glob("docs/*.md"))}
+PAGES: Final = {str(page.relative_to(TOP)): page.read_text() for page in READ}
 PROGRAMS: Final = (
     *(
         "apt",
