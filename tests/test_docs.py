@@ -168,7 +168,7 @@ def test_the_example_of_cloud_init_is_one() -> None:
         r"^```yaml\n(#cloud-config\n.*?)^```$", (TOP / "docs/installing.md").read_text(), re.M | re.S
     )
     configuration = yaml.safe_load(snippet)
-    assert set(configuration) == {"package_update", "runcmd"}
+    assert set(configuration) == {"package_update", "packages", "runcmd"}
     assert configuration["package_update"] is True
     assert all(isinstance(each, str) for each in configuration["runcmd"])
 
