@@ -17,8 +17,9 @@ from typing import Final
 
 import pytest
 import yaml
-from conftest import NEXT, TOP, HostLocal, Kept, Tree, boot
+from conftest import NEXT, OTHER, THIS, TOP, HostLocal, Kept, Systemd, Tree, boot
 
+from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
 from cni_lease_reset.core.errors import UsageError
 from cni_lease_reset.edges.journald import serialise
@@ -281,10 +282,13 @@ def test_what_hangs_is_looked_for_like_this() -> None:
 
 
 def test_a_marker_that_was_removed_by_hand_lets_the_next_boot_clear_once(tree: Tree, journal: Kept) -> None:
-    tree.mark("clean")
+    tree.next_kernel(OTHER)
+    boot(tree, journal)
     tree.lease("10.52.0.2")
     [line] = [command for command in told(PAGES) if command.endswith("/marker")]
     program, path = shlex.split(line)
     subprocess.run([program, f"{tree.root}{path}"], check=True)
-    assert boot(tree, journal).judgement.verdict == "unknown"
+    service.shutdown(tree.node, Systemd(), journal)
+    tree.next_kernel(THIS)
+    assert [boot(tree, journal).result, journal.verdicts[-1]["CNI_VERDICT"]] == ["cleared", "unknown"]
     assert tree.set_aside() == {"10.52.0.2"}
