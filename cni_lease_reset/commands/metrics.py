@@ -33,9 +33,10 @@ def text(report: Report) -> str:
 
 
 def _of_boot(report: Report) -> Iterator[Metric]:
-    """What this boot did; nothing but that where it was not judged."""
+    """What this boot did; nothing but that where it was not judged, and nothing where it could not be."""
     outcome = report.record.of(report.boot_id)
-    yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", [(outcome is not None, {})]
+    judged: Samples = [] if report.record.late else [(outcome is not None, {})]
+    yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", judged
     if outcome is None:
         return
     verdicts = [(each is outcome.judgement.verdict, {"verdict": each}) for each in Verdict]
@@ -61,7 +62,7 @@ def _of_now(report: Report) -> Iterator[Metric]:
     uptime = "How long this machine was up when this was written."
     yield "uptime_seconds", uptime, [] if report.uptime is None else [(report.uptime, {})]
     pending = "Whether the next boot sets leases aside, however this one ends."
-    yield "pending_reset", pending, [(report.pending is not None, {})]
+    yield "pending_reset", pending, [] if report.record.late else [(report.pending is not None, {})]
     wrong = len(report.attention) + len(report.unread)
     yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
     stocks = [(each, {"network": each.name}) for each in report.stocks]
