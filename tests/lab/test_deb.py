@@ -18,6 +18,7 @@ INSTALL: Final = "dpkg --install /run/package.deb 2>&1"
 UPGRADE: Final = "dpkg --install /run/newer.deb 2>&1"
 RAN: Final = ("ActiveState", "InactiveExitTimestampMonotonic", "InvocationID")  # since the kernel started
 NEVER: Final = ("inactive", "0", "")
+ALERTING: Final = frozenset({"boot_judged", "pending_reset"})
 # RKE2 fails as soon as it starts, again and again; whoever reads there learns of each start.
 CRASHES: Final = """\
 [Unit]
@@ -141,6 +142,7 @@ def test_installed_under_living_pods_it_waits_for_the_next_boot(node: DebianNode
     node.run("mkfifo /run/lab-starts; systemctl daemon-reload")
     node.run(f"systemctl --no-block restart {RKE2}; exec 3<>/run/lab-starts; head --lines=8 <&3")
     node.run("systemctl is-active pod-2 pod-3")
+    assert not node.metrics() & ALERTING, "each of them fires"
     assert node.show(*RAN) == NEVER
     assert node.leases() == {f"10.52.0.{number}" for number in range(2, 8)}
     assert not (node.root / STATE).exists()
@@ -153,6 +155,7 @@ def test_installed_under_living_pods_it_waits_for_the_next_boot(node: DebianNode
     assert told_at_boot["CNI_VERDICT"] == "unknown"
     assert node.set_aside(told_at_boot["CNI_RESET"]) == leaked
     assert node.marked() == "running"
+    assert node.metrics() >= ALERTING
 
 
 def test_installing_starts_nothing_and_enables_the_boot_unit_alone(node: DebianNode) -> None:
