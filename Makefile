@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm deb vm-test fault-test fresh-test bench clean
+.PHONY: help demo test lint format rpm deb deb-test vm-test fault-test fresh-test bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,10 @@ rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer 
 
 deb: $(READY) ## Build the .deb and its source into dist/ (RELEASE=2 for a newer release)
 	@RELEASE="$(RELEASE)" packaging/deb/build
+
+deb-test: $(READY) ## Install, upgrade, remove and purge the .deb on a booted Debian (SUITE=bookworm|trixie|forky)
+	@tools/system-packages fresh-test
+	@SUITE="$(SUITE)" $(RUN)/pytest -q tests/lab/test_deb.py
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 	@tools/system-packages vm-test

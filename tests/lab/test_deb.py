@@ -10,6 +10,8 @@ from typing import Final
 import pytest
 from conftest import TOP, tool
 
+from cni_lease_reset.core.model import Marker
+
 from .machine import copy
 from .node import CONFIG, HERE, LEASES, RKE2, STATE, UNIT, Node
 
@@ -55,6 +57,11 @@ class DebianNode(Node):
         """Have the pod of a lease live: its shim names it."""
         shim = f"sh -c 'sleep infinity; :' containerd-shim-runc-v2 -namespace k8s.io -id {number:064}"
         self.run(f"systemd-run --quiet --unit=pod-{number} {shim}")
+
+    def marked(self) -> str:
+        """What the marker says, whoever's it is: units of bookworm see the boot id of the machine that runs the lab."""
+        found = self.marker()
+        return found.state if isinstance(found, Marker) else "none"
 
     def is_enabled(self, unit: str = UNIT) -> str:
         return self.try_run(f"systemctl is-enabled {unit}").stdout.strip()
