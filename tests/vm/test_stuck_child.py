@@ -5,12 +5,15 @@ from typing import Final, NamedTuple
 import pytest
 from node import CONFIG, NETWORKS, RKE2, UNIT, Node
 
+from cni_lease_reset.edges.lock import WHO_LIVES
+
 LISTED: Final = "/run/containers/storage/overlay-containers"  # CRI-O's: the child lists it, nobody else here does
 STUCK: Final = "lab-stuck.service"
 LOCKED: Final = f"{NETWORKS}/storage/lock"
 CONTROL: Final = f"/etc/systemd/system/{UNIT}.d/lab-control.conf"  # after emulated.conf
 KILL_ALL: Final = "[Service]\nKillMode=control-group\nTimeoutStopSec={}\n"
 STOP_SECONDS: Final = 20  # the control's TimeoutStopSec; it passes four times: SIGTERM, SIGKILL, and both again
+LATE: Final = f"who lives cannot be told: no answer within {WHO_LIVES:g} s; the runtime never ran, ignoring"
 AT_ONCE: Final = 10  # guest seconds between two acts of systemd, on an emulated processor; it would wait for 4 x 10 min
 
 # A file system that takes every request and answers none. Who has asked is not let go even by SIGKILL: that is D state.
@@ -142,7 +145,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 2, 2)
         stuck = _one_stuck(node)
         assert node.show(UNIT, "ActiveState") == "active"
-        assert "held up the look at it; the runtime never ran, ignoring" in _journal(node)
+        assert LATE in _journal(node)
         _boot_ended(node)
         waited = _rke2_waited(node)
         node.figure(f"RKE2 began {waited:.2f} s after boot had ended")
@@ -215,7 +218,7 @@ def _fails(node: Node) -> None:
     assert node.show(UNIT, "ActiveState") == "failed"
     assert node.show(UNIT, "ExecMainStatus") == "74"
     _one_stuck(node)
-    assert "held up the look at it; the runtime never ran, ignoring" in _journal(node)
+    assert LATE in _journal(node)
     _boot_ended(node)
     node.nothing_lost()
 
