@@ -15,9 +15,7 @@ DISK: Final = "/var/lib/cni"
 PROGRAM: Final = "usr/lib/lab/never-answers"
 # RKE2 itself would hang there, too; when it begins is what is asked.
 ELSEWHERE: Final = "[Service]\nType=exec\nExecStart=\nExecStart=/usr/bin/sleep infinity\n"
-SLOW: Final = (
-    16.0  # seconds that the disk takes to fail what it is asked first: nearly all that the unit gives the mkdir
-)
+SLOW: Final = 16.0  # seconds until it fails what it was asked first; the unit gives the mkdir a little more
 LATE: Final = 3.0  # systemd's timers ring up to a quarter of a second late, and the machine may be busy
 
 
