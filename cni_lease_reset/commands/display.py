@@ -75,6 +75,8 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
         )
     if noted.unread is not None:
         why = f"not known: /run/cni-lease-reset/boot: {noted.unread}"
+    elif noted.late:
+        why = "not judged: installed since this kernel started; the next boot is the first that is looked after"
     elif noted.boot_id is None:
         why = "not judged: boot has not run since this kernel started"
     elif noted.boot_id == report.boot_id:

@@ -35,7 +35,8 @@ def text(report: Report) -> str:
 def _of_boot(report: Report) -> Iterator[Metric]:
     """What this boot did; nothing but that where it was not judged."""
     outcome = report.record.of(report.boot_id)
-    yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", [(outcome is not None, {})]
+    judged: Samples = [] if report.record.late else [(outcome is not None, {})]
+    yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", judged
     if outcome is None:
         return
     verdicts = [(each is outcome.judgement.verdict, {"verdict": each}) for each in Verdict]

@@ -79,7 +79,8 @@ def gather(node: Node, systemd: Manager) -> Report:
     noted = record.read(node)
     outcome = noted.of(boot_id)
     pending = attention.pending(boot_id, outcome, reading, valid)
-    wrong = [*attention.of_boot(outcome, pending), *attention.of_mark(boot_id, reading, systemd)]
+    wrong = [] if noted.late else [*attention.of_boot(outcome, pending)]
+    wrong += attention.of_mark(boot_id, reading, systemd)
     wrong += attention.of_networks(node, settings, survey)
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)

@@ -10,6 +10,7 @@ from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
 _NAME: Final = "boot"
+_LATE: Final = "installed"  # the packages' scripts leave it
 _LIMIT: Final = 1 << 20
 
 
@@ -19,6 +20,7 @@ class Record(NamedTuple):
     boot_id: BootId | None = None
     outcome: Outcome | None = None  # None where it did not end, or is still at work
     unread: str | None = None  # why it cannot be read
+    late: bool = False  # the package came to the running system: no boot could run
 
     def ran(self, boot_id: BootId) -> bool:
         """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
@@ -35,7 +37,7 @@ def read(node: Node) -> Record:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
             return parse(durable.read(_NAME, _LIMIT, parent=directory)[0])
     except FileNotFoundError:
-        return Record()
+        return Record(late=os.path.exists(node.path(f"{RUNTIME_DIRECTORY}/{_LATE}")))
     except OSError as error:
         return Record(unread=error.strerror or str(error))
 

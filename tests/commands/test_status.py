@@ -352,3 +352,15 @@ def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert json.loads(display.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
     (tree.state / "marker").unlink()
     assert json.loads(display.as_json(gathered(tree)))["marker"] == {"state": "none"}
+
+
+def test_a_package_that_came_to_a_running_node_is_nobodys_fault(tree: Tree) -> None:
+    """Its scripts leave a note, which goes with the next boot."""
+    tree.lease("10.52.0.2")
+    (tree.root / "run/cni-lease-reset").mkdir(parents=True)
+    (tree.root / "run/cni-lease-reset/installed").touch()
+    assert "Last boot   not judged: installed since this kernel started; the next boot is\n" in shown(tree)
+    assert gathered(tree).pending is not None, "the next boot sets it aside"
+    assert gathered(tree).attention == ()
+    service.boot(tree.node, Systemd({"rke2-server.service": "active"}), Kept())  # started by hand after all
+    assert any("reset is pending" in each for each in gathered(tree).attention)

@@ -68,6 +68,12 @@ def booted(node: Node, manager: Systemd | None = None) -> None:
     service.boot(node.node, manager or Systemd(), Kept())
 
 
+def installed(node: Node) -> None:
+    """What the packages' scripts leave where they come to a running node."""
+    (node.root / "run/cni-lease-reset").mkdir(parents=True)
+    (node.root / "run/cni-lease-reset/installed").touch()
+
+
 Fired = dict[str, str]  # the labels of one that fires; "percent" is no label but its value
 Case = Callable[[Path], tuple[Sequence[Node], dict[int, list[Fired]]]]
 
@@ -112,12 +118,14 @@ def pool_crowded(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
 
 
 def reset_pending(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
-    a, b = Node(above, "a"), Node(above, "b")
-    a.state.mkdir(parents=True)  # and no marker in it
+    a, b, c = (Node(above, name) for name in "abc")
+    for node in (a, c):
+        node.state.mkdir(parents=True)  # and no marker in it
     done(b)
-    for node in (a, b):
+    installed(c)
+    for node in (a, b, c):
         node.scraped(60)
-    return (a, b), {10: [], 20: [{"instance": "a"}]}
+    return (a, b, c), {10: [], 20: [{"instance": "a"}]}
 
 
 def config_invalid(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
@@ -162,7 +170,7 @@ def failed(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
 
 def did_not_run(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
     """Told by the boot's id: a record that any clock dated counts, one of another boot does not."""
-    a, b, c, d, e = (Node(above, name) for name in "abcde")
+    a, b, c, d, e, f = (Node(above, name) for name in "abcdef")
     for node in (a, b, c):
         node.mark("running")
         booted(node)
@@ -175,9 +183,10 @@ def did_not_run(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
     e.mark("running", OTHER)  # nothing of ours ran
     for node in (a, b, c):
         node.scraped(30, {"node_boot_time_seconds": 1_795_200_000})
-    for node in (d, e):
+    installed(f)
+    for node in (d, e, f):
         node.scraped(60)
-    return (a, b, c, d, e), {20: [{"instance": each} for each in "de"], 50: [{"instance": each} for each in "acde"]}
+    return (a, b, c, d, e, f), {20: [{"instance": each} for each in "de"], 50: [{"instance": each} for each in "acde"]}
 
 
 def no_data(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
