@@ -153,6 +153,6 @@ def test_each_shell_offers_directories_as_a_root_and_verbs_after_it(shell: Shell
     assert shell("cni-lease-reset --root /usr sh") == {"shutdown"}
 
 
-@pytest.mark.parametrize("text", [TOP / "README.md", PROGRAM], ids=lambda path: path.name)
+@pytest.mark.parametrize("text", [TOP / "docs/operating.md", PROGRAM], ids=lambda path: path.name)
 def test_nodes_that_share_a_kernel_are_named(text: Path) -> None:
     assert "inside LXC, kind or WSL2 share the boot id of the kernel below them" in text.read_text().replace("\n", " ")
