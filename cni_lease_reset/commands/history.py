@@ -15,8 +15,6 @@ from .screen import Colour, local, sparkline
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _JOURNALCTL: Final = "/usr/bin/journalctl"
-_MOST_REMARKS: Final = 5
-_SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
 _RESULTS: Final[dict[str, str]] = {kind: result for result, (kind, _) in KINDS.items()} | {
     MessageId.SAME_BOOT: Result.NOTHING_DUE,
     MessageId.UNEXPECTED: "fault",
@@ -70,7 +68,7 @@ def read(node: Node) -> History:
     # The system's own journal lies below its machine id; what has a namespace in its name is another's.
     journals = f"{'[0-9a-f]' * 32}/*.journal*"
     lost, kept = (glob.glob(journals, root_dir=node.path(f"{each}/log/journal")) for each in ("/run", "/var"))
-    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:_MOST_REMARKS]))
+    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:5]))
 
 
 def parse(lines: bytes) -> tuple[Boot, ...]:
@@ -132,7 +130,7 @@ def as_text(history: History, *, colours: bool = False) -> str:
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
     lines += [_line(boot, colours) for boot in history.boots]
     unclean, leaked, found = history.summary
-    trend = found[-_SPARKS:]
+    trend = found[-60:]  # what fits into 80 columns
     number = len(history.boots)
     boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
     none = ["(no boot of cni-lease-reset is in the journal)"]

@@ -20,8 +20,6 @@ HOST_LOCAL: Final = 10.0  # recover, for each network: on a full pool its lock i
 SHUTDOWN: Final = 10.0  # shutdown in all: D-Bus and systemctl, then our own lock with what is left
 OF_SYSTEMD: Final = 2.0  # of it for D-Bus, and again for systemctl
 
-_MODE: Final = 0o711  # of the state directory: who can open it can hold its lock; the files in it stay readable
-
 
 @contextmanager
 def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterator[None]:
@@ -39,7 +37,7 @@ def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterat
                 fcntl.flock(state, fcntl.LOCK_UN)  # it is only looked at
             else:
                 with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
-                    os.fchmod(state, _MODE)
+                    os.fchmod(state, 0o711)  # who can open it can hold its lock; the files in it stay readable
         except BlockingIOError as error:
             raise BusyError("another cni-lease-reset is at work, try again") from error
         except (FileNotFoundError, PermissionError):

@@ -10,7 +10,6 @@ from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
 _NAME: Final = "boot"
-_LATE: Final = "installed"  # the packages' scripts leave it
 _LIMIT: Final = 1 << 20
 
 
@@ -37,7 +36,7 @@ def read(node: Node) -> Record:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
             return parse(durable.read(_NAME, _LIMIT, parent=directory)[0])
     except FileNotFoundError:
-        return Record(late=os.path.exists(node.path(f"{RUNTIME_DIRECTORY}/{_LATE}")))
+        return Record(late=os.path.exists(node.path(f"{RUNTIME_DIRECTORY}/installed")))  # by our packages
     except OSError as error:
         return Record(unread=error.strerror or str(error))
 
