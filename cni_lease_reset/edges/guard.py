@@ -25,9 +25,8 @@ def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> t
     runtime, silent = manager.runtime(config.runtime_units)
     remarks = []
     if silent is not None:
-        remarks.append(
-            Remark(About.WITHOUT_DBUS, silent + ("" if runtime else "; relying on the look at processes alone"))
-        )
+        alone = "" if runtime else "; relying on the look at processes alone"
+        remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
         remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))

@@ -17,7 +17,6 @@ from .node import Node, set_aside_directory
 _RESET: Final = r"[0-9]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
 _DATA_DIR: Final = "\ndata_dir="
-_OF_ONE_BOOT: Final = 20
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
 
@@ -117,7 +116,7 @@ def outdated(found: Sequence[str], boots: int) -> list[str]:
     by_boot: dict[str, list[str]] = {}  # newest first, boots and their resets
     for reset in reversed(found):
         by_boot.setdefault(reset.rpartition("-")[2], []).append(reset)
-    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:_OF_ONE_BOOT], of_boot[-1])}
+    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:20], of_boot[-1])}
     return [reset for reset in found if reset not in kept]
 
 
