@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm vm-test fault-test fresh-test bench clean
+.PHONY: help demo test lint format rpm deb deb-test vm-test fault-test fresh-test bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,7 +31,16 @@ format: $(READY) ## Format the code
 	@$(RUN)/ruff check -q --fix
 
 rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer release)
-	@RELEASE="$(RELEASE)" packaging/rpm/build
+	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/rpm/build
+
+deb: ## Build the Debian package and its source into dist/ (RELEASE=2 for a newer release)
+	@tools/system-packages deb
+	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/deb/build
+
+deb-test: $(READY) ## Lint, install, upgrade, remove and purge it, on a live node too (SUITE=bookworm|trixie|forky)
+	@tools/system-packages deb fresh-test
+	@SUITE="$(SUITE)" tests/packaging/deb-bare
+	@SUITE="$(SUITE)" $(RUN)/pytest -q tests/packaging/deb_on_a_node.py
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 	@tools/system-packages vm-test
@@ -53,7 +62,7 @@ clean: ## Remove all that was made here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements-dev.txt tools/system-packages
-	@tools/system-packages demo test
+	@tools/system-packages demo test deb
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps -e .

@@ -29,7 +29,13 @@ def parser() -> argparse.ArgumentParser:
     shutdown = verb("shutdown", "mark this shutdown as clean (ExecStop=)")
     force = "do not ask systemd whether the system goes down (needs --root)"
     shutdown.add_argument("--force", action="store_true", help=force)
-    _of_status(verb("status", "tell what the last boot did, and how things stand"))
+    status = verb("status", "tell what the last boot did, and how things stand")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    metrics = "for Prometheus: print them, or replace a file of node_exporter's"
+    # const: no text, or argparse would take it for a file.
+    form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, type=_metrics_file, help=metrics)
+    status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verb("recover", "set aside the leases whose pod does not live, on a running node")
     choice = recover.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
@@ -41,15 +47,6 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--json", action="store_true", help="for programs")
     verb("config", "print the effective configuration")
     return top
-
-
-def _of_status(status: argparse.ArgumentParser) -> None:
-    form = status.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs")
-    metrics = "for Prometheus: print them, or replace a file of node_exporter's"
-    # const: no text, or argparse would take it for a file.
-    form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, type=_metrics_file, help=metrics)
-    status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
 
 
 def _metrics_file(text: str) -> str:

@@ -1,30 +1,19 @@
 """The command line: arguments in, exit status out; the only place where an exception becomes a status."""
 
+import io
 import os
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from . import service
 from .core import events
-from .core.errors import (
-    BusyError,
-    CniLeaseResetError,
-    RefusedError,
-    UsageError,
-    describe,
-    printable,
-)
-from .core.events import Entry
-from .core.model import Result
+from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
+from .core.events import MessageId
+from .core.findings import Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Manager, Systemd
 
-if TYPE_CHECKING:
-    import argparse
-
-_ATTENTION: Final = 3  # of status --check
 _STATUS: Final = {Result.FAILED: os.EX_IOERR, Result.MISCONFIGURED: os.EX_CONFIG}
 
 
@@ -59,12 +48,11 @@ def _dispatch(arguments: list[str]) -> int:
             return _boot(Node(), Systemd())
         case ["shutdown"]:
             return _shutdown(Node(), Systemd(), force=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # whatever the locale, no character ends what is being done
     from .arguments import parser
 
-    return _run(parser().parse_args(arguments))
-
-
-def _run(options: "argparse.Namespace") -> int:
+    options = parser().parse_args(arguments)
     node = Node(os.path.realpath(options.root))
     try:
         os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))
@@ -76,54 +64,31 @@ def _run(options: "argparse.Namespace") -> int:
             return _boot(node._replace(rehearsal=options.dry_run), systemd)
         case "shutdown":
             return _shutdown(node, systemd, force=options.force)
-        case "status":
-            return _status(node, systemd, options)
-        case "recover":
-            return _recover(node, options)
-        case "restore":
-            from .commands.restore import restore
+    from .commands import verbs
 
-            _answer(restore(node, Journal(node), options.reset))
-        case "history":
-            from .commands import history, screen
-
-            found = history.read(node)
-            _answer(history.as_json(found) if options.json else history.as_text(found, screen.of(sys.stdout)))
-        case _:
-            from .edges import config
-
-            _answer(config.render(config.read(node)))
-    return os.EX_OK
+    return verbs.run(node, systemd, options)
 
 
 def _boot(node: Node, manager: Manager) -> int:
     journal = Journal(node)
     if node.rehearsal:
-        journal = _Rehearsal(node)
-        blind = "" if os.geteuid() in node.trusted_users else " (without root, locks and torn leases can go unseen)"
-        _answer(f"A run now would say{blind}:\n")
+        from .commands.verbs import Rehearsal
+
+        journal = Rehearsal(node)
     try:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
     except BusyError as error:
-        journal.send(events.busy())
+        text = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it."
+        journal.send(events.entry(MessageId.BUSY, events.WARNING, text))
         return error.status
     except OSError as error:
-        journal.send(events.impossible(describe(error)))
+        fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", describe(error)))
+        text = f"Nothing could be judged or set aside: {describe(error)}"
+        journal.send(events.entry(MessageId.FAILED, events.ERR, text, fields))
         return os.EX_IOERR
     except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
-        journal.send(events.unexpected(_where(error)))
+        journal.send(events.entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))
         return 1
-
-
-class _Rehearsal(Journal):
-    """Says what boot would say, as the answer to ``boot --dry-run``."""
-
-    def send(self, entry: Entry) -> None:
-        from .commands.screen import wrapped
-
-        reason = dict(entry.fields)["CNI_REASON"]
-        for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
-            _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 
 def _where(error: BaseException) -> str:
@@ -136,64 +101,11 @@ def _where(error: BaseException) -> str:
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     if force and node.is_this_machine:
         raise UsageError("--force needs --root: on this machine systemd knows whether the system goes down")
-    service.shutdown(node, manager, Journal(node), force=force)
+    journal = Journal(node)
+    try:
+        service.shutdown(node, manager, journal, force=force)
+    except (CniLeaseResetError, OSError) as error:
+        why, status = (describe(error), os.EX_IOERR) if isinstance(error, OSError) else (str(error), error.status)
+        journal.send(events.of_shutdown(marked=False, why=why))
+        return status
     return os.EX_OK
-
-
-def _recover(node: Node, options: "argparse.Namespace") -> int:
-    from .commands import recover
-    from .core.fate import Fate
-    from .edges import config
-
-    if options.crowded and config.read(node).config.max_kept_leases is None:
-        print("max_kept_leases is null: no network counts as crowded.")
-        return os.EX_OK
-    attended = not (options.yes and options.crowded)
-    if attended:
-        seen = recover.look(node, crowded=options.crowded)
-        print(recover.as_text(seen), end="", flush=True)
-        doubts = [each for sight in seen for each in sight.living.doubts]
-        if doubts:
-            raise RefusedError(f"nothing was changed: {doubts[0]}")
-        leaked = any(sight.of(Fate.LEAKED) for sight in seen)
-        if options.dry_run or not leaked:
-            print("Nothing was changed." if leaked else "Nothing to recover.")
-            return os.EX_OK
-    if not (options.yes or _confirmed()):
-        raise RefusedError("nothing was changed")
-    failure = recover.work(node, Journal(node), partial(print, flush=True), crowded=options.crowded)
-    if failure is not None and attended:
-        raise failure
-    return os.EX_OK if failure is None else failure.status
-
-
-def _confirmed() -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("recover asks before it changes anything: without a terminal say --yes, or --dry-run")
-    try:
-        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
-
-
-def _answer(text: str) -> None:
-    """Print an answer that nothing comes after; ``recover`` must learn that nobody reads on, and does not use it."""
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:  # whoever read it, "head" for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _status(node: Node, systemd: Manager, options: "argparse.Namespace") -> int:
-    from .commands import display, metrics, screen, status
-
-    report = status.gather(node, systemd)
-    if options.metrics is True:
-        _answer(metrics.text(node, report))
-    elif options.metrics:
-        metrics.write(node, options.metrics, metrics.text(node, report))
-    elif options.json:
-        _answer(display.as_json(report))
-    else:
-        _answer(display.as_text(report, screen.of(sys.stdout)))
-    return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK

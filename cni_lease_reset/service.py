@@ -1,135 +1,126 @@
 """The sentence. Read this first.
 
-At boot, before RKE2 starts: read the marker the last boot left (and use up a clean mark), decide how that boot ended,
-set aside the leases it leaked, mark this boot as running, and say so in the journal. At shutdown, after RKE2 has
-stopped: mark it clean.
+At boot, before RKE2 starts: take the marker that the last boot left, decide how that boot ended, set aside the leases
+it leaked, mark this boot as running, and say so in the journal. At shutdown, after RKE2 has stopped: mark it clean.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 from .core import events
-from .core.errors import BusyError, ConfigError, InputOutputError, describe, printable
-from .core.model import (
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    DamagedMarker,
-    Judgement,
-    NoMarker,
-    Outcome,
-    Reading,
-    Remark,
-    Reset,
-    Result,
-    State,
-    Verdict,
-)
+from .core.errors import BusyError, ConfigError, InputOutputError, describe
+from .core.findings import About, Outcome, Remark, Reset, Result
+from .core.model import BootId, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
 from .core.plan import draw_up
 from .core.verdict import judge
-from .edges import config, leases, marker, record
+from .edges import config, leases, lock, marker, record
 from .edges.journald import Journal
-from .edges.lock import only_one
-from .edges.node import RUNTIME_DIRECTORY, STATE_DIRECTORY, Node
+from .edges.node import RUNTIME_DIRECTORY, Node
 from .edges.systemd import Manager
 
 
 def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
-    """Judge how the last boot ended, set aside what it leaked, mark this boot as running, and say so.
+    """Take the marker, judge how the last boot ended, set aside what it leaked, mark this boot as running, and say so.
 
     With a node of which nothing may be changed it counts and says the same.
     Raises :class:`BusyError` if another of our programs is at work, and ``OSError`` where nothing could be judged.
     """
     began = time.monotonic_ns()
-    with _the_moment(node), only_one(node, create=True):
-        boot_id, judgement, remarks = _judge(node)  # a clean mark is used up here, before anything can fail
-        settings = _settings(node)
-        outcome = _clear(node, boot_id, judgement, settings, manager)
+    boot_id, noted = _boot_id(node), record.read(node)
+    ran_before = noted.ran(boot_id)
+    unnoted = None if ran_before else record.begin(node, boot_id)
+    reading = marker.read(node)
+    judgement = judge(reading, boot_id, ran_before=ran_before)
+    if judgement.verdict is Verdict.SAME_BOOT:
+        outcome = _run_again(node, boot_id, judgement, reading, noted)
+        return _tell(node, journal, outcome, began, keep=not ran_before)
+    stuck = _take(node)  # before anything can fail or be waited for: nothing older can speak for this boot
+    with lock.only_one(node, create=True, patience=lock.OURS):
+        if unnoted is None:
+            outcome, settings = _clear(node, boot_id, reading, manager)
+        else:
+            outcome, settings = Outcome(boot_id, judgement, Result.FAILED, describe(unnoted)), None
         outcome = _record(node, outcome)  # after the leases: a crash in between repeats a harmless reset
-        outcome = outcome._replace(remarks=remarks + outcome.remarks, usec=(time.monotonic_ns() - began) // 1000)
-        outcome = _remember(node, outcome)
-        for entry in events.of_boot(outcome):  # telling is the least important act
-            journal.send(entry)
-        if isinstance(settings, Config) and outcome.reset is not None:
-            _prune(node, settings, journal)
+        outcome = _tell(node, journal, outcome._replace(remarks=stuck + outcome.remarks), began, keep=True)
+        if settings is not None and outcome.reset is not None:
+            from .edges import shelf
+
+            for remark in shelf.prune(node, settings):
+                journal.send(events.of_remark(remark))
     return outcome
 
 
-@contextmanager
-def _the_moment(node: Node) -> Iterator[None]:
-    """See that /run knows of this run, also where it fails before it could judge: a later one may find living pods."""
+def _boot_id(node: Node) -> BootId:
+    """Without it nothing can be judged, and no mark can be this boot's. Raises ``OSError``."""
     try:
-        yield
-    except BusyError:
-        raise  # the other program is the one that runs
-    except Exception:
-        if record.read(node) is None:
-            with suppress(OSError):  # what failed is the error to tell
-                record.begin(node, node.boot_id())
-        raise
-
-
-def _judge(node: Node) -> tuple[BootId, Judgement, tuple[Remark, ...]]:
-    reading = marker.read(node)
-    try:
-        boot_id = node.boot_id()
+        return node.boot_id()
     except OSError as error:
-        stuck = marker.take(node, reading, None)
-        if stuck is None:
-            raise
-        both = f"{error.strerror}; and the clean mark cannot be used up: {stuck}"
-        raise OSError(error.errno, both, error.filename) from error
-    stuck = marker.take(node, reading, boot_id)
-    remarks = [] if stuck is None else [Remark(About.MARKER_STUCK, f"The clean mark cannot be used up: {stuck}")]
-    noted = record.read(node)
-    if isinstance(noted, record.Unreadable):
-        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.why}): taken as if boot had run before"
-        remarks.append(Remark(About.IGNORED, doubt))
-    return boot_id, judge(reading, boot_id, ran_before=record.ran(noted, boot_id)), tuple(remarks)
+        stuck = "".join(f"; and {remark.text}" for remark in _take(node))
+        raise OSError(error.errno, f"{error.strerror}{stuck}", error.filename) from error
 
 
-def _settings(node: Node) -> Config | ConfigError:
+def _take(node: Node) -> tuple[Remark, ...]:
     try:
-        return config.read(node).config
-    except ConfigError as error:
-        return error
+        marker.take(node)
+    except OSError as error:
+        return (Remark(About.MARKER_STUCK, f"The marker of an earlier boot cannot be removed: {describe(error)}"),)
+    return ()
 
 
-def _clear(
-    node: Node, boot_id: BootId, judgement: Judgement, settings: Config | ConfigError, manager: Manager
-) -> Outcome:
-    """Set aside what is due, and tell what came of it; what fails is told, too."""
+def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Reading, noted: record.Record) -> Outcome:
+    """Do nothing but see that the marker says "running" where this boot was done: this unit is up to mark its end.
+
+    Without our lock, for nobody else writes the marker: who restarts the unit beside ``recover`` shall have it, too.
+    """
+    state = reading.state if isinstance(reading, Marker) and reading.boot_id == boot_id else None
+    outcome = noted.of(boot_id)
+    done = state is not None or (outcome is not None and outcome.done)
+    remarks = []
+    if noted.unread is not None:
+        doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.unread}): taken as if boot had run before"
+        remarks.append(Remark(About.IGNORED, doubt))
+    try:
+        if not done and not isinstance(reading, NoMarker):
+            marker.take(node)
+        elif done and state is not State.RUNNING:
+            marker.record(node, State.RUNNING, boot_id)
+    except OSError as error:
+        remarks.append(Remark(About.IGNORED, f"The marker stays as it is: {describe(error)}, ignoring"))
+    undone = "this boot has not done all that was due; unless it is still at work, the next one makes up for it"
+    why = "only the first run under a kernel sets leases aside" if done else undone
+    return Outcome(boot_id, judgement, Result.NOTHING_DUE, why, remarks=tuple(remarks))
+
+
+def _clear(node: Node, boot_id: BootId, reading: Reading, manager: Manager) -> tuple[Outcome, Config | None]:
+    """Set aside what is due, and tell what came of it, and by which settings; what fails is told, too."""
+    judgement = judge(reading, boot_id, ran_before=False)
+    marked_clean = judgement.verdict is Verdict.CLEAN
     reset = Reset()
     try:
-        if judgement.verdict is not Verdict.SAME_BOOT:
-            record.begin(node, boot_id)
-        if isinstance(settings, ConfigError):
-            return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(settings))
-        quiet = judgement.verdict in (Verdict.CLEAN, Verdict.SAME_BOOT) or settings.clear_when is ClearWhen.NEVER
+        settings = config.read(node)
         with leases.Hold(node) as hold:
-            found = leases.survey(node, settings, None if quiet else hold)
-            if quiet and draw_up(judgement.verdict, found.networks, settings):  # seldom: look again, under the locks
-                found = leases.survey(node, settings, hold)
-            steps = draw_up(judgement.verdict, found.networks, settings)
+            found = leases.survey(node, settings, hold, dated=marked_clean)
+            if marked_clean:
+                judgement = judge(reading, boot_id, ran_before=False, newest=leases.newest(found))
+            steps = draw_up(judgement, found.networks, settings)
             if steps:
                 from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
 
                 onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
-                rule = partial(guard.rule, node, settings, manager)
-                reset = setaside.set_aside(steps, found.networks, hold, rule, onto)
+                refusal = partial(guard.refusal, node, settings, manager)
+                reset = setaside.set_aside(steps, found.networks, hold, refusal, onto)
+    except ConfigError as error:
+        return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(error)), None
     except OSError as error:
-        return Outcome(boot_id, judgement, Result.FAILED, describe(error))
-    return conclude(boot_id, judgement, settings, found, steps, reset)
+        return Outcome(boot_id, judgement, Result.FAILED, describe(error)), None
+    return conclude(boot_id, judgement, settings, found, steps, reset), settings
 
 
 def _record(node: Node, outcome: Outcome) -> Outcome:
-    """Mark this boot as running, if all that was due is done; else the next boot must judge the same and try again."""
-    done = outcome.result in (Result.CLEARED, Result.NOTHING_DUE)
-    if not done or outcome.judgement.verdict is Verdict.SAME_BOOT:
+    """Mark this boot as running, if all that was due is done; without a mark the next one makes up for it."""
+    if not outcome.done:
         return outcome
     try:
         marker.record(node, State.RUNNING, outcome.boot_id)
@@ -138,72 +129,66 @@ def _record(node: Node, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _remember(node: Node, outcome: Outcome) -> Outcome:
-    """Keep the outcome under /run for ``status``; a second run under this kernel does not replace it."""
-    if outcome.judgement.verdict is Verdict.SAME_BOOT and record.read(node) is not None:
-        return outcome
+def _tell(node: Node, journal: Journal, outcome: Outcome, began: int, *, keep: bool) -> Outcome:
+    """Keep the outcome under /run for ``status``, and write it down; telling is the least important act."""
+    outcome = outcome._replace(usec=(time.monotonic_ns() - began) // 1000)
     try:
-        record.finish(node, outcome)
+        if keep:
+            record.finish(node, outcome)
     except OSError as error:
         remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
-        return outcome._replace(remarks=(*outcome.remarks, remark))
+        outcome = outcome._replace(remarks=(*outcome.remarks, remark))
+    for entry in (*map(events.of_remark, outcome.remarks), events.verdict(outcome)):
+        journal.send(entry)
     return outcome
 
 
-def _prune(node: Node, settings: Config, journal: Journal) -> None:
-    from .edges import shelf
-
-    try:
-        shelf.prune(node, settings)
-    except OSError as error:
-        what = f"Old resets cannot be removed: {describe(error)}, ignoring"
-        journal.send(events.of_remark(Remark(About.IGNORED, what)))
-
-
 def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = False) -> bool:
-    """Mark this boot as clean if the system goes down, else change nothing; say which, and return it.
+    """Mark this boot as clean if the system goes down; say what was done, and return whether it is marked.
 
-    Raises :class:`BusyError`, and ``OSError`` where the marker cannot be written.
+    Else its "running" goes: nobody will be there to mark the end, and the next boot must not tell of a crash that never
+    was. Raises :class:`BusyError`, and ``OSError`` and :class:`InputOutputError` where the marker cannot be dealt with.
     """
+    began = time.monotonic()
     boot_id = node.boot_id()
-    try:
-        with only_one(node):
-            why_not = _not_clean(node, marker.read(node), boot_id, manager, journal, force=force)
-            if why_not is None:
-                marker.record(node, State.CLEAN, boot_id)
-    except FileNotFoundError:
-        why_not = "there is no marker, boot never ran here"
+    why_not = _not_running(marker.read(node), boot_id)
+    if why_not is None:
+        why_not = None if force else _stays_up(manager)
+        if why_not is None:
+            _mark_clean(node, boot_id, lock.SHUTDOWN - (time.monotonic() - began))
+        else:
+            marker.take(node)  # without our lock, which may be held for long: nobody else writes the marker
+            why_not += '; the marker no longer says "running", a start of this unit brings it back'
     journal.send(events.of_shutdown(marked=why_not is None, why=why_not or "the next boot keeps the leases"))
     return why_not is None
 
 
-def _not_clean(
-    node: Node, reading: Reading, boot_id: BootId, manager: Manager, journal: Journal, *, force: bool
-) -> str | None:
-    """Say why this shutdown must not be marked as clean: in doubt it is not."""
+def _not_running(reading: Reading, boot_id: BootId) -> str | None:
+    """Say why there is nothing to mark."""
     if isinstance(reading, NoMarker):
-        return "there is no marker, boot did not complete"
+        return "there is no marker, boot could not do all that was due, or somebody removed it"
     if isinstance(reading, DamagedMarker) and reading.unread:
-        path = printable(node.path(f"{STATE_DIRECTORY}/{marker.NAME}"), quoted=True)
-        raise InputOutputError(f"{path} cannot be read and stays as it is: {reading.why}")
+        raise InputOutputError(f"the marker cannot be read and stays as it is: {reading.why}")
     if isinstance(reading, DamagedMarker):
-        return f"it is damaged ({reading.why})"
+        return f"the marker is damaged ({reading.why})"
     if reading.boot_id != boot_id:
-        return "it is another boot's, for the boot service did not complete"
-    if reading.state is State.CLEAN:
-        return "it says clean already"
-    if force:
-        return None
-    answer = manager.going_down()
-    if answer.remark is not None:
-        _say_once(node, journal, Remark(About.WITHOUT_DBUS, answer.remark))
-    if answer.value is None:
-        return "systemd cannot be asked whether the system goes down"
-    return None if answer.value else "the system is not going down, only this service stops"
+        return "the marker is another boot's"
+    return "it says clean already" if reading.state is State.CLEAN else None
 
 
-def _say_once(node: Node, journal: Journal, remark: Remark) -> None:
-    """Say it, unless ``boot`` said the same of this boot: where pystemd is not packaged, once is enough."""
-    noted = record.read(node)
-    if not (isinstance(noted, Outcome) and remark in noted.remarks):
-        journal.send(events.of_remark(remark))
+def _stays_up(manager: Manager) -> str | None:
+    """Say why this is no shutdown: in doubt it is none."""
+    down, silent = manager.going_down()
+    if down is None:
+        return f"systemd cannot be asked whether the system goes down ({silent or 'there is none'})"
+    return None if down else "the system is not going down, only this service stops"
+
+
+def _mark_clean(node: Node, boot_id: BootId, patience: float) -> None:
+    try:
+        with lock.only_one(node, patience=patience):
+            marker.record(node, State.CLEAN, boot_id)
+    except (BusyError, OSError):
+        with suppress(OSError):  # the first error is the one to tell
+            marker.take(node)
+        raise

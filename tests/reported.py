@@ -3,9 +3,9 @@
 from conftest import OTHER, THIS, Tree
 
 from cni_lease_reset.commands import display, status
-from cni_lease_reset.commands.screen import Screen
 from cni_lease_reset.commands.status import Report
-from cni_lease_reset.core.model import Judgement, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import Outcome, Result
+from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 
@@ -15,11 +15,13 @@ def gathered(tree: Tree) -> Report:
 
 
 def shown(tree: Tree) -> str:
-    return display.as_text(gathered(tree), Screen())
+    return display.as_text(gathered(tree))
 
 
 def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases") -> None:
     """A boot that came to this, on a node that runs."""
+    outcome = Outcome(THIS, Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER), result, why)
     tree.mark("running", THIS)
-    judgement = Judgement(Verdict.CLEAN, "the last boot marked its shutdown as clean", OTHER)
-    record.finish(tree.node, Outcome(THIS, judgement, result, why))
+    if not outcome.done:
+        (tree.state / "marker").unlink()
+    record.finish(tree.node, outcome)

@@ -9,11 +9,11 @@ from conftest import OTHER, THIS, HostLocal, Kept, Systemd, Tree, everything, he
 from programs import as_nobody, command
 
 from cni_lease_reset import cli, service
-from cni_lease_reset.core.model import Outcome
+from cni_lease_reset.core.findings import Outcome
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
-from cni_lease_reset.edges.systemd import Answer, Runtime
+from cni_lease_reset.edges.systemd import Runtime
 
 
 def rehearsed(tree: Tree, journal: Kept, manager: Systemd | None = None) -> Outcome:
@@ -86,8 +86,7 @@ def test_it_needs_no_state_and_finds_nothing_to_do(tree: Tree, journal: Kept) ->
     assert rehearsed(tree, journal).judgement.verdict == "same-boot"
     assert [entry.message for entry in journal.entries] == [
         "No marker: nothing to set aside (no leases), 0 leases kept.",
-        "Network k8s-pod-network is skipped: not a directory (a symbolic link is not followed).",
-        "Same boot: the kernel never went down, pods may live; 0 leases kept.",
+        "Same boot: the kernel never went down, pods may live; nothing set aside.",
     ]
 
 
@@ -109,7 +108,7 @@ def test_it_sees_that_one_of_ours_is_at_work(tree: Tree) -> None:
     with only_one(tree.node):
         done = command(tree.node, "boot", "--dry-run")
     assert (done.returncode, done.stderr) == (75, "")
-    assert "Another cni-lease-reset is at work; nothing was changed.\n" in done.stdout
+    assert "Another cni-lease-reset is at work; no lease was set aside," in done.stdout
 
 
 def test_it_holds_no_lock_while_it_looks(tree: Tree, journal: Kept) -> None:
@@ -118,7 +117,7 @@ def test_it_holds_no_lock_while_it_looks(tree: Tree, journal: Kept) -> None:
     (tree.network / "lock").touch()
 
     class Asked(Systemd):
-        def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+        def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, str | None]:
             for path in (tree.state, tree.network / "lock"):
                 subprocess.run(["flock", "--nonblock", path, "true"], check=True)
             return super().runtime(units)

@@ -84,6 +84,6 @@ def test_every_golden_output_is_some_tests(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("name", ["history", "status"])
-def test_the_readme_shows_what_it_prints(name: str) -> None:
+def test_the_page_for_operating_shows_what_it_prints(name: str) -> None:
     shown = "".join(f"    {line}\n" if line else "\n" for line in (GOLDEN / f"{name}.txt").read_text().splitlines())
-    assert shown in (TOP / "README.md").read_text()
+    assert shown in (TOP / "docs/operating.md").read_text()

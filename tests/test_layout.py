@@ -85,7 +85,7 @@ if sys.version_info >= (3, 14):
     OF_PYTHON += " _abc _ast _types abc annotationlib ast io"  # what typing's NamedTuple brings there
 OF_OURS = """
     cli service core edges
-    core.errors core.events core.model core.outcome core.plan core.verdict
+    core.errors core.events core.findings core.model core.outcome core.plan core.verdict
     edges.config edges.durable edges.journald edges.leases edges.lock edges.marker edges.node edges.record
     edges.systemd
 """

@@ -14,10 +14,10 @@ from conftest import TOP, Kept, Tree, tool
 from cni_lease_reset import service
 from cni_lease_reset.arguments import parser
 from cni_lease_reset.commands import display, metrics, status
+from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core import errors
 from cni_lease_reset.core.events import MessageId
 from cni_lease_reset.core.model import Config
-from cni_lease_reset.edges import config
 from cni_lease_reset.edges.systemd import Manager
 
 PROGRAM = TOP / "man/cni-lease-reset.8"
@@ -96,7 +96,7 @@ def test_the_page_has_each_message_id_with_what_the_catalog_says() -> None:
 def test_the_page_has_each_metric(tree: Tree, journal: Kept) -> None:
     service.boot(tree.node, Manager(), journal)
     report = status.gather(tree.node, Manager())
-    found = [name for name, _, _ in (*metrics._of_boot(tree.node, report), *metrics._of_now(report))]
+    found = [name for name, _, _ in (*metrics._of_boot(report), *metrics._of_now(report))]
     assert items(PROGRAM, "METRICS", "Va") == [f"cni_lease_reset_{name}" for name in found]
 
 
@@ -107,7 +107,7 @@ def test_the_page_has_each_part_of_the_json(tree: Tree) -> None:
 
 def test_the_page_has_each_setting_with_its_default() -> None:
     documented = [item.replace(" : No ", ": ") for item in items(SETTINGS, "DESCRIPTION", "Cm") if " : No " in item]
-    rendered = config.render(config.Settings(Config()))
+    rendered = settings_text(Config())
     assert documented == [line.removesuffix("  # default") for line in rendered.splitlines()]
 
 
@@ -151,3 +151,8 @@ def test_each_shell_offers_the_verbs_and_their_options(shell: Shell) -> None:
 def test_each_shell_offers_directories_as_a_root_and_verbs_after_it(shell: Shell) -> None:
     assert {word.strip("/") for word in shell("cni-lease-reset --root /us")} == {"usr"}
     assert shell("cni-lease-reset --root /usr sh") == {"shutdown"}
+
+
+@pytest.mark.parametrize("text", [TOP / "docs/operating.md", PROGRAM], ids=lambda path: path.name)
+def test_nodes_that_share_a_kernel_are_named(text: Path) -> None:
+    assert "inside LXC, kind or WSL2 share the boot id of the kernel below them" in text.read_text().replace("\n", " ")

@@ -1,13 +1,15 @@
 """A boot is a pair of directories and the journal lines expected: tests/scenarios/NN-name/{before,after,journal}.
 
 A new scenario is a `git add`, no code. An optional file `setup` says what a directory cannot hold, a line each:
-`locked PATH` (another process holds a lock), `unit NAME STATE`, `systemd silent`. In `after` and `journal` the
+`locked PATH` (another process holds a lock), `unit NAME STATE`, `systemd silent`, `newer PATH` (than the marker; all
+other files are of before it). In `after` and `journal` the
 time of this run is written as 20261123T061201Z and 2026-11-23T06:12:01Z. An empty directory holds a file `.keep`.
 """
 
 import fcntl
 import os
 import shutil
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from programs import normalised
 from cni_lease_reset import service
 from cni_lease_reset.edges.node import Node
 
+_AN_HOUR_AGO = time.time() - 3600
+_HALF = _AN_HOUR_AGO + 1800
 SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
 
 
@@ -43,8 +47,13 @@ def set_up(scenario: Path, root: Path, stack: ExitStack) -> Systemd:
                 fcntl.flock(file, fcntl.LOCK_EX)
             case ["unit", name, state]:
                 systemd.states[name] = state
+            case ["newer", path]:  # a lease that was written after the marker
+                os.utime(root / path)
             case ["systemd", "silent"]:
-                systemd.down, systemd.remark = None, "D-Bus cannot be reached; there is no systemctl"
+                systemd.down, systemd.remark = (
+                    None,
+                    "D-Bus cannot be asked (no answer within 3 s); there is no systemctl",
+                )
             case _:
                 raise AssertionError(f"{setup}: {line}")
     return systemd
@@ -55,6 +64,10 @@ def copy(scenario: Path, root: Path) -> None:
     shutil.copytree(scenario / "before", root, symlinks=True)
     for keep in root.rglob(".keep"):
         keep.unlink()
+    for lease in root.glob("var/lib/cni/networks/*/*"):
+        os.utime(lease, (_AN_HOUR_AGO, _AN_HOUR_AGO), follow_symlinks=False)
+    for marker in root.glob("var/lib/cni/cni-lease-reset/marker"):
+        os.utime(marker, (_HALF, _HALF))
     for config in root.glob("etc/cni-lease-reset/*"):
         config.chmod(0o644)  # whatever the umask of the checkout
 
@@ -78,10 +91,10 @@ def test_a_boot_leaves_what_is_expected(scenario: Path, tmp_path: Path) -> None:
 def test_a_dry_run_says_the_same_and_leaves_all_as_it_was(scenario: Path, tmp_path: Path) -> None:
     root = tmp_path / "node"
     copy(scenario, root)
-    before = everything(root)
     rehearsal, journal = Kept(), Kept()
     with ExitStack() as stack:
         systemd = set_up(scenario, root, stack)
+        before = everything(root)
         expected = service.boot(Node(str(root), rehearsal=True), systemd, rehearsal)
         assert everything(root) == before
         outcome = service.boot(Node(str(root)), systemd, journal)

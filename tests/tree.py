@@ -78,7 +78,9 @@ class Tree:
             os.utime(self.data / network / address, ns=(_AN_HOUR_AGO, _AN_HOUR_AGO))
 
     def marker(self) -> str:
-        return (self.state / "marker").read_text()
+        """What the marker says; nothing where there is none."""
+        path = self.state / "marker"
+        return path.read_text() if path.exists() else ""
 
 
 class HostLocal:

@@ -1,32 +1,19 @@
 """What somebody should see to, in sentences: what, and what to do. ``status --check`` exits 3 if there is any."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 
-from ..core.errors import printable
-from ..core.model import (
-    LEASE_RESET,
-    UNIT,
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    DamagedMarker,
-    Marker,
-    Network,
-    NoMarker,
-    Outcome,
-    Reading,
-    Result,
-    State,
-    Verdict,
-)
+from ..core.errors import NoAnswerError, printable
+from ..core.findings import About, Network, Outcome, Result, Survey
+from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
 from ..edges.systemd import Manager
-from . import mounts, rivals
+from . import rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
+_START = f"systemctl start {UNIT}"
 _LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
@@ -36,25 +23,23 @@ _UNDONE = {
 }
 
 
-def pending(boot_id: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config) -> str | None:
-    """Say why the next boot sets leases aside, however this one ends, and what to do; ``None`` if that depends."""
-    if config.clear_when is ClearWhen.NEVER:
+def pending(this: BootId | None, outcome: Outcome | None, reading: Reading | None, config: Config | None) -> str | None:
+    """Say why the next boot sets leases aside, however ``this`` one ends, and what to do; ``None`` if that depends.
+
+    No ``config``: it cannot be read.
+    """
+    if reading is None or this is None or (config is not None and config.clear_when is ClearWhen.NEVER):
         return None
-    if outcome is not None and outcome.result in _UNDONE:
-        if (outcome.judgement.verdict, outcome.result) == (Verdict.CLEAN, Result.MISCONFIGURED):
-            return None  # the mark is used up; whether anything was due nobody looked
-        undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
-        return f"{undone}. {_UNDONE[outcome.result]}"
-    match reading:
-        case NoMarker():
-            unproven = "there is no marker"
-        case DamagedMarker(why=why):
-            unproven = f"the marker is damaged ({why})"
-        case Marker(state=State.RUNNING, boot_id=other) if boot_id is not None and other != boot_id:
-            unproven = "the marker is still that of an earlier boot, which had no clean end"
-        case _:
-            return None
-    return f"{unproven}. {_UNDONE[Result.REFUSED]}"
+    if isinstance(reading, Marker) and (reading.boot_id == this or reading.state is State.CLEAN):
+        return None
+    if outcome is None:
+        return f"this boot was not judged. {_UNDONE[Result.REFUSED]}"
+    if outcome.done:
+        return f"nothing marks the end of this boot. To have it marked (pods do not notice): {_START}"
+    undone = f"this boot could not do what was due ({outcome.result}: {printable(outcome.why)})"
+    if outcome.result is Result.MISCONFIGURED and config is not None:
+        return f"{undone}, which is mended since. {_UNDONE[Result.REFUSED]}"
+    return f"{undone}. {_UNDONE[outcome.result]}"
 
 
 def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
@@ -65,38 +50,69 @@ def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
         yield from (remark.text for remark in outcome.remarks if remark.about in _LASTING)
     if due is not None:
         yield f"A reset is pending for the next boot: {due}"
-    elif outcome is not None and outcome.result is Result.MISCONFIGURED:
-        yield f"The configuration cannot be used: {printable(outcome.why)}. {_UNDONE[Result.MISCONFIGURED]}"
+
+
+def of_mark(boot_id: BootId | None, reading: Reading | None, systemd: Manager) -> Iterator[str]:
+    """A mark of this boot that says clean while it goes on: a cancelled shutdown, or a soft-reboot."""
+    clean = isinstance(reading, Marker) and reading.state is State.CLEAN and reading.boot_id == boot_id
+    if clean and systemd.going_down()[0] is False:
+        yield f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: {_START}"
+
+
+def of_networks(node: Node, config: Config, survey: Survey) -> Iterator[str]:
+    """Networks that cannot be dealt with."""
+    for name, why, again in survey.troubles:
+        remedy = "Put a directory there, or take the name out of 'networks'"
+        told = f"cannot be dealt with: {why}" if again else f"is skipped: {why}. {remedy}"
+        yield f"Network {printable(name)} {told}"
+    for network in survey.networks:
+        path = f"{config.data_dir}/{network.name}/lock"
+        lock = node.path(path)
+        if os.path.islink(lock) or (os.path.exists(lock) and not os.path.isfile(lock)):
+            remedy = f"Remove {printable(path, quoted=True)}, host-local makes a new one"
+            yield f"Network {printable(network.name)} is skipped: its lock is no file. {remedy}"
 
 
 def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
     """Networks that come to the end of their addresses."""
-    name = printable(network.name)
     remedy = "" if not leaked else f", and {leaked} look leaked: cni-lease-reset recover --dry-run"
-    for pool in room:
-        if pool.leases * 100 >= pool.size * CROWDED:
-            family = pool.family.replace("ip", "IP")
-            yield f"{name}: {pool.leases} of {pool.size} {family} addresses are taken{remedy}"
+    yield from (f"{each}{remedy}" for each in _full(network, room))
     if not room and leaked and is_crowded(network, config.max_kept_leases):
-        yield f"{name}: more than {config.max_kept_leases} addresses are taken{remedy}"
+        yield f"{printable(network.name)}: more than {config.max_kept_leases} addresses are taken{remedy}"
 
 
-def of_unlisted(networks: tuple[Network, ...], config: Config) -> Iterator[str]:
-    """Crowded networks that a mistyped name would leave out."""
-    for network in networks:
-        if is_crowded(network, config.max_kept_leases):
-            problem = f"{printable(network.name)} holds {network.leases} leases, and no setting names it."
-            yield f"{problem} If it is one of Kubernetes, add it to 'networks'."
+def _full(network: Network, room: tuple[Pool, ...]) -> list[str]:
+    return [
+        f"{printable(network.name)}: {leases} of {size} {family.replace('ip', 'IP')} addresses are taken ({range_set})"
+        for family, size, leases, range_set in room
+        if leases * 100 >= size * CROWDED
+    ]
+
+
+def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
+    """Networks that a mistyped name would leave out: full ones, and crowded ones."""
+    crowded = is_crowded(network, config.max_kept_leases)
+    held = [f"{printable(network.name)} holds {network.leases} leases"] if crowded else []
+    for each in _full(network, room) or held:
+        yield f"{each}, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
 
 
 def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
     """What makes this program blind, or late."""
-    ordered = systemd.ordered_before(UNIT)
-    for unit in config.runtime_units:
-        if ordered is not None and unit not in ordered:
-            yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
-    lost = mounts.volatile(node, STATE_DIRECTORY)
+    for unit in unordered(systemd, config.runtime_units):
+        yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
+    lost = rivals.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
     networks = [f"{config.data_dir}/{name}" for name in config.networks]
     yield from (f"{line}. Let one of the two do it." for line in rivals.find(node, networks))
+
+
+def unordered(systemd: Manager, units: Sequence[str]) -> list[str]:
+    """List the units that may start before ours, as far as systemd tells."""
+    try:
+        ours, *others = systemd.show("Before,Id", UNIT, *units)
+    except NoAnswerError:
+        return []
+    before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
+    return [unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before]

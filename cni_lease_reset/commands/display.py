@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Final
 
 from ..core.errors import printable
-from ..core.model import BootId, Marker, NoMarker, Outcome, Reading
+from ..core.findings import Result
+from ..core.model import BootId, Marker, NoMarker, Reading
 from ..edges import record
 from .pools import Pool
-from .screen import Colour, Screen, local, wrapped
+from .screen import Colour, bar, local, wrapped
 from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
@@ -19,11 +20,12 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 def as_json(report: Report) -> str:
     """Write the report for programs; the names are documented in the README."""
-    noted = report.record
+    outcome = report.record.of(report.boot_id)
     document = {
         "version": VERSION,
         "boot_id": report.boot_id,
-        "boot": record.as_json(noted) if isinstance(noted, Outcome) else None,
+        "config_valid": report.config_valid,
+        "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
         "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
@@ -35,12 +37,12 @@ def as_json(report: Report) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(report: Report, screen: Screen) -> str:
+def as_text(report: Report, *, colours: bool = False) -> str:
     """Write the report for people."""
     rows = [*_record_rows(report), ("Marker", _marker(report.reading, report.boot_id)[1])]
     lines = [line for label, text in rows for line in wrapped(f"{label:<12}{text}", indent=12)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
-    lines += [line for stock in report.stocks for line in _stock_lines(stock, screen)]
+    lines += [line for stock in report.stocks for line in _stock_lines(stock, colours)]
     if not report.stocks:
         nothing = "no leases: none of the configured networks exists"
         lines.append(f"({'see below what could not be read' if report.unread else nothing})")
@@ -56,28 +58,32 @@ def as_text(report: Report, screen: Screen) -> str:
         lines += [""] if texts else []
         for text in texts:
             first, *rest = wrapped(label + text, indent=len(label))
-            lines += [screen.paint(label, Colour.WARN) + first[len(label) :], *rest]
+            lines += [Colour.WARN.paint(label, colours) + first[len(label) :], *rest]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
-    match report.record:
-        case Outcome() as done if done.boot_id == report.boot_id:
-            total = done.total
-            counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
-            return (
-                ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
-                ("This boot", f"{done.result}: {printable(done.why)}"),
-                ("", counts + (f", in {done.reset}" if done.reset else "")),
-            )
-        case None:
-            why = "not judged: boot has not run since this kernel started"
-        case record.Began(boot_id=boot_id) if boot_id == report.boot_id:
-            why = "not judged: boot began and did not end, or is still at work"
-        case record.Unreadable(why=unread):
-            why = f"not known: /run/cni-lease-reset/boot: {unread}"
-        case _:
-            why = "not judged: the record under /run is of another boot"
+    noted, done = report.record, report.record.of(report.boot_id)
+    if done is not None:
+        total = done.total
+        counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
+        mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
+        return (
+            ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),
+            ("This boot", f"{done.result}: {printable(done.why)}{mended}"),
+            ("", counts + (f", in {done.reset}" if done.reset else "")),
+        )
+    if noted.unread is not None:
+        why = f"not known: /run/cni-lease-reset/boot: {noted.unread}"
+    elif noted.late:
+        why = "not judged: installed since this kernel started; the next boot is the first that is looked after"
+    elif noted.boot_id is None:
+        why = "not judged: boot has not run since this kernel started"
+    elif noted.boot_id == report.boot_id:
+        why = "not judged: boot began and did not end, or is still at work"
+    else:
+        whose = "of another boot" if report.boot_id else "of this boot or another: its id cannot be read"
+        why = f"not judged: the record under /run is {whose}"
     return (("Last boot", why),)
 
 
@@ -85,8 +91,8 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     """Show the marker, to programs and to people."""
     match reading:
         case Marker(state=state, boot_id=boot_id, since=since):
-            whose = "this boot" if boot_id == this else f"another boot, {boot_id[:8]}"
-            return reading._asdict(), f"{state} since {since} ({whose})"
+            whose = "this boot" if boot_id == this else f"{'another ' if this else ''}boot, {boot_id[:8]}"
+            return {"state": state, "boot_id": boot_id, "since": since}, f"{state} since {since} ({whose})"
         case NoMarker():
             return {"state": "none"}, "none: the next boot cannot tell how this one ended"
         case None:
@@ -94,19 +100,23 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     return {"state": "damaged", "reason": reading.why}, f"damaged: {reading.why}"
 
 
-def _stock_lines(stock: Stock, screen: Screen) -> list[str]:
+def _stock_lines(stock: Stock, colours: bool) -> list[str]:
     name = printable(stock.name)
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
     lines = [f"{name:<40}{counts}"] if len(name) <= 40 else [name, f"{'':<40}{counts}"]
-    return lines + [_pool_line(pool, screen) for pool in stock.pools]
+    several = len(stock.pools) > len({pool.family for pool in stock.pools})
+    for pool in stock.pools:
+        which = wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8) if several else []
+        lines += [_pool_line(pool, colours), *which]
+    return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 
-def _pool_line(pool: Pool, screen: Screen) -> str:
+def _pool_line(pool: Pool, colours: bool) -> str:
     family = pool.family.replace("ip", "IP")
     if pool.size >= _MANY:
         return f"  {family}  {pool.leases} of more than a million"
     percent = pool.leases * 100 // pool.size
     colour = Colour.GOOD if percent < _HALF else Colour.WARN if percent < _FULL else Colour.BAD
-    bar = screen.paint(screen.bar(pool.leases, pool.size, _BAR), colour)
-    return f"  {family}  {bar}  {pool.leases} of {pool.size}, {percent} % full"
+    shown = colour.paint(bar(pool.leases, pool.size, _BAR), colours)
+    return f"  {family}  {shown}  {pool.leases} of {pool.size}, {percent} % full"

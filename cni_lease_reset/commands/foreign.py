@@ -14,7 +14,7 @@ T = TypeVar("T")
 def text(node: Node, path: str) -> str:
     """Read a file of at most :data:`LIMIT` bytes. Raises ``OSError``."""
     with durable.named(path, always=True):
-        return durable.whole(node.path(path), LIMIT)[0].decode(errors="replace")
+        return durable.read(node.path(path), LIMIT)[0].decode(errors="replace")
 
 
 def glance(node: Node, path: str) -> str:

@@ -7,16 +7,14 @@ from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
 from ..core.events import KINDS, MessageId, leases
-from ..core.model import Result, Verdict
+from ..core.findings import Result
+from ..core.model import Verdict
 from ..edges.node import Node
 from . import foreign
-from .screen import Colour, Screen, local
+from .screen import Colour, local, sparkline
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _JOURNALCTL: Final = "/usr/bin/journalctl"
-_MOST_REMARKS: Final = 5
-_SPARKS: Final = 60  # boots in the line of the trend: it fits into 80 columns
-_NUMBERS_SHOWN: Final = 10  # where a terminal has no bars: so many numbers fit
 _RESULTS: Final[dict[str, str]] = {kind: result for result, (kind, _) in KINDS.items()} | {
     MessageId.SAME_BOOT: Result.NOTHING_DUE,
     MessageId.UNEXPECTED: "fault",
@@ -47,19 +45,11 @@ class History(NamedTuple):
     remarks: tuple[str, ...]  # what journalctl had to say
 
     @property
-    def unclean(self) -> int:
-        """How many found that the boot before them had ended uncleanly."""
-        return sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
-
-    @property
-    def leaked(self) -> int:
-        """All leases that were set aside."""
-        return sum(boot.leases["cleared"] or 0 for boot in self.boots)
-
-    @property
-    def trend(self) -> tuple[int, ...]:
-        """The leases that each boot found, oldest first."""
-        return tuple(found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None)
+    def summary(self) -> tuple[int, int, list[int]]:
+        """Boots after an unclean shutdown, leases that leaked, and those found at each boot, oldest first."""
+        unclean = sum(boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED) for boot in self.boots)
+        leaked = sum(boot.leases["cleared"] or 0 for boot in self.boots)
+        return unclean, leaked, [found for boot in reversed(self.boots) if (found := boot.leases["found"]) is not None]
 
 
 def read(node: Node) -> History:
@@ -78,7 +68,7 @@ def read(node: Node) -> History:
     # The system's own journal lies below its machine id; what has a namespace in its name is another's.
     journals = f"{'[0-9a-f]' * 32}/*.journal*"
     lost, kept = (glob.glob(journals, root_dir=node.path(f"{each}/log/journal")) for each in ("/run", "/var"))
-    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:_MOST_REMARKS]))
+    return History(parse(done.stdout), bool(lost) or not kept, tuple(remarks[:5]))
 
 
 def parse(lines: bytes) -> tuple[Boot, ...]:
@@ -124,34 +114,29 @@ def _number(entry: object, field: str) -> int | None:
 
 def as_json(history: History) -> str:
     """Write the boots for programs; the names are documented in the README."""
+    unclean, leaked, trend = history.summary
     document = {
         "version": VERSION,
         "volatile": history.volatile,
         "boots": [boot._asdict() | {"time": local(boot.time, iso=True)} for boot in history.boots],
-        "summary": {
-            "boots": len(history.boots),
-            "unclean": history.unclean,
-            "leaked": history.leaked,
-            "leases_at_boot": history.trend,
-        },
+        "summary": {"boots": len(history.boots), "unclean": unclean, "leaked": leaked, "leases_at_boot": trend},
         "remarks": history.remarks,
     }
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(history: History, screen: Screen) -> str:
+def as_text(history: History, *, colours: bool = False) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
-    lines += [_line(boot, screen) for boot in history.boots]
-    number, trend = len(history.boots), history.trend[-_SPARKS if screen.glyphs else -_NUMBERS_SHOWN :]
-    if number:
-        leaked = f"{leases(history.leaked)} leaked and set aside."
-        boots = f"{number} boot{'s' if number > 1 else ''}, {history.unclean} after an unclean shutdown"
-        lines += ["", f"{boots}; {leaked}"]
-    else:
-        lines.append("(no boot of cni-lease-reset is in the journal)")
+    lines += [_line(boot, colours) for boot in history.boots]
+    unclean, leaked, found = history.summary
+    trend = found[-60:]  # what fits into 80 columns
+    number = len(history.boots)
+    boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
+    none = ["(no boot of cni-lease-reset is in the journal)"]
+    lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."] if number else none
     if len(trend) > 1:
-        lines.append(f"Leases at boot  {screen.sparkline(trend)}")
+        lines.append(f"Leases at boot  {sparkline(trend)}")
         lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
@@ -160,11 +145,11 @@ def as_text(history: History, screen: Screen) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _line(boot: Boot, screen: Screen) -> str:
+def _line(boot: Boot, colours: bool) -> str:
     found, aside, kept, _ = ["-" if number is None else str(number) for number in boot.leases.values()]
     took = "-" if boot.usec is None else f"{boot.usec / 1000:.0f}ms"
     verdict = f"{boot.verdict or '-':<9.9}"
     if boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
-        verdict = screen.paint(verdict, Colour.WARN)
-    note = f" {screen.paint(_NOTES[boot.result], Colour.BAD)}" if boot.result in _NOTES else ""
+        verdict = Colour.WARN.paint(verdict, colours)
+    note = f" {Colour.BAD.paint(_NOTES[boot.result], colours)}" if boot.result in _NOTES else ""
     return f"{local(boot.time):<27}{boot.boot_id[:8]:<10}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7}{note}"

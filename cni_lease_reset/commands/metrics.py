@@ -6,14 +6,14 @@ Source: Prometheus' text exposition format, and ``promtool check metrics``.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TypeAlias
 
 from .. import __version__
 from ..core.errors import printable
-from ..core.model import Result, Verdict
-from ..edges import durable, record
-from ..edges.node import RUNTIME_DIRECTORY, Node
+from ..core.findings import Result
+from ..core.model import Verdict
+from ..edges import durable
+from ..edges.node import Node
 from .status import Report
 
 Samples: TypeAlias = Sequence[tuple[float, Mapping[str, str]]]  # a number, and the labels that tell it from others
@@ -27,51 +27,55 @@ def write(node: Node, path: str, content: str) -> None:
         durable.replace(folder, os.path.basename(path), content.encode())
 
 
-def text(node: Node, report: Report) -> str:
+def text(report: Report) -> str:
     """Write a report in the exposition format."""
-    return "".join(_gauge(*metric) for metric in (*_of_boot(node, report), *_of_now(report)))
+    return "".join(_gauge(*metric) for metric in (*_of_boot(report), *_of_now(report)))
 
 
-def _of_boot(node: Node, report: Report) -> Iterator[Metric]:
-    """What this boot did; nothing where it was not judged."""
-    outcome = record.judged(report.record, report.boot_id)
+def _of_boot(report: Report) -> Iterator[Metric]:
+    """What this boot did; nothing but that where it was not judged."""
+    outcome = report.record.of(report.boot_id)
+    judged: Samples = [] if report.record.late else [(outcome is not None, {})]
+    yield "boot_judged", "Whether the boot service came to a verdict under this boot id.", judged
     if outcome is None:
         return
     verdicts = [(each is outcome.judgement.verdict, {"verdict": each}) for each in Verdict]
     yield "boot_verdict", "How the last boot ended: 1 for one verdict, 0 for the others.", verdicts
     results = [(each is outcome.result, {"result": each}) for each in Result]
     yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
-    with suppress(OSError):  # the record may be gone meanwhile; when boot wrote it, for nobody writes there after it
-        written = os.stat(node.path(f"{RUNTIME_DIRECTORY}/boot")).st_mtime
-        yield "last_boot_timestamp_seconds", "When the boot service ran.", [(written, {})]
     yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
-    for name, what, numbers in (
-        ("found", "Leases that this boot found", [each.found for each in outcome.networks]),
-        ("set_aside", "Leases that this boot set aside", [each.cleared for each in outcome.networks]),
-        ("kept", "Leases that this boot left where they were", [each.kept for each in outcome.networks]),
-        ("torn", "Leases that this boot found torn", [each.torn for each in outcome.networks]),
+    for name, what, of in (
+        ("found", "found", "found"),
+        ("set_aside", "set aside", "cleared"),
+        ("kept", "left where they were", "kept"),
+        ("torn", "found torn", "torn"),
     ):
-        labels = [{"network": each.name} for each in outcome.networks]
-        yield f"boot_leases_{name}", f"{what}, by network.", list(zip(numbers, labels, strict=True))
+        samples = [(getattr(each, of), {"network": each.name}) for each in outcome.networks]
+        yield f"boot_leases_{name}", f"Leases that this boot {what}, by network.", samples
 
 
 def _of_now(report: Report) -> Iterator[Metric]:
     """How things stand."""
     yield "info", "The version of cni-lease-reset.", [(1, {"version": __version__})]
+    yield "config_valid", "Whether the configuration can be used, now.", [(report.config_valid, {})]
+    # No clock that somebody sets: how long ago this boot was, and proof that somebody writes this anew.
+    uptime = "How long this machine was up when this was written."
+    yield "uptime_seconds", uptime, [] if report.uptime is None else [(report.uptime, {})]
     pending = "Whether the next boot sets leases aside, however this one ends."
     yield "pending_reset", pending, [(report.pending is not None, {})]
     wrong = len(report.attention) + len(report.unread)
     yield "attention_needed", "How many things cni-lease-reset status would point out.", [(wrong, {})]
     stocks = [(each, {"network": each.name}) for each in report.stocks]
-    leases = [(each.ipv4, {**labels, "family": "ipv4"}) for each, labels in stocks]
-    leases += [(each.ipv6, {**labels, "family": "ipv6"}) for each, labels in stocks]
+    leases = [(getattr(each, of), {**its, "family": of}) for of in ("ipv4", "ipv6") for each, its in stocks]
     yield "leases", "Leases now, by network and address family.", leases
-    torn = [(each.torn, labels) for each, labels in stocks]
-    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", torn
-    leaked = [(each.leaked, labels) for each, labels in stocks if each.leaked is not None]
+    yield "leases_torn", "Torn leases now, by network: no DEL can release them.", [(e.torn, its) for e, its in stocks]
+    leaked = [(each.leaked, its) for each, its in stocks if each.leaked is not None]
     yield "leases_leaked", "Leases now whose container does not live, by network.", leaked
-    sizes = [(pool.size, {**labels, "family": pool.family}) for each, labels in stocks for pool in each.pools]
-    yield "pool_addresses", "Addresses that a network can give, where that is known.", sizes
+    pools = [(pool, labels) for each, labels in stocks for pool in each.pools]
+    pooled = [(pool, {**labels, "family": pool.family, "range_set": pool.range_set}) for pool, labels in pools]
+    sizes = [(pool.size, labels) for pool, labels in pooled]
+    yield "pool_addresses", "Addresses that a range set can give, where that is known.", sizes
+    yield "pool_leases", "Leases now in a range set.", [(pool.leases, labels) for pool, labels in pooled]
     unlisted = [(each.leases, {"network": each.name}) for each in report.unlisted]
     yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 

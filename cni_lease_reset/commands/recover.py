@@ -2,20 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.fate import Fate, Living, sort_out
-from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Trouble
+from ..core.events import MessageId
+from ..core.findings import Lease, Living, Network, Remark, Trouble
+from ..core.model import Config
+from ..core.outcome import skipped
 from ..core.plan import is_crowded
-from ..edges import config, durable, leases, living, record, setaside, shelf
+from ..edges import config, durable, leases, living, lock, record, setaside, shelf
 from ..edges.journald import Journal
 from ..edges.lock import only_one
 from ..edges.node import Node
 from ..edges.shelf import Shelf
+from .fate import Fate, sort_out
 from .screen import local, wrapped
 
 _WITH_NAMES: Final = (Fate.ADDRESS, Fate.NO_PROCESS, Fate.UNTOUCHABLE)
@@ -30,6 +33,7 @@ class Sight(NamedTuple):
     living: Living = Living()
     cleared: int = 0
     wrong: CniLeaseResetError | None = None
+    remarks: tuple[Remark, ...] = ()  # what was survived
 
     def of(self, fate: Fate) -> tuple[Lease, ...]:
         """List the leases with one fate."""
@@ -40,83 +44,102 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
-    settings = config.read(node).config
-    return tuple(_see(node, network) for network in _networks(node, settings, crowded=crowded))
+    return tuple(_see(node, each) for each in _networks(node, config.read(node), crowded=crowded).values())
 
 
-def _networks(node: Node, settings: Config, *, crowded: bool) -> tuple[Network, ...]:
-    """Read the networks that are configured, or those of them that are crowded."""
+def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Network | Trouble]:
+    """Read the networks that are configured, or those of them that are crowded or cannot be read."""
     found = leases.survey(node, settings)
-    for trouble in found.troubles:
-        if trouble.again:
-            raise InputOutputError(f"network {printable(trouble.network)}: {trouble.why}")
-    return tuple(each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases))
+    fit = {each.name: each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)}
+    return {**fit, **{each.network: each for each in found.troubles}}
 
 
-def _see(node: Node, network: Network) -> Sight:
-    found = leases.inventory(network)
+def _not_done(trouble: Trouble) -> Sight:
+    """Tell what is wrong with a network: what will not mend by itself is skipped with a remark, as by ``boot``."""
+    if trouble.again:
+        kind = BusyError if trouble.why == setaside.BUSY else InputOutputError
+        return Sight(trouble.network, wrong=kind(trouble.why))
+    return Sight(trouble.network, remarks=(skipped(trouble),))
+
+
+def _see(node: Node, network: Network | Trouble) -> Sight:
+    if isinstance(network, Trouble):
+        return _not_done(network)
+    found = tuple(sorted(network.found, key=lambda lease: (":" in lease.address, leases.packed(lease.address))))
     alive = living.whose(node, found)
-    return Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
+    seen = Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
+    if len(seen.of(Fate.UNTOUCHABLE)) == len(found) > 1:
+        why = next((each.why for each in network.unread), "that are none of host-local's")
+        return seen._replace(wrong=InputOutputError(f"{len(found)} leases {why}"))
+    return seen
 
 
-def work(
-    node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool = False
-) -> CniLeaseResetError | None:
+def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: bool) -> CniLeaseResetError | None:
     """Set aside what is leaked, network by network, and say what was done and what is left.
 
     Returns what went wrong: a network that was busy, refused or failed does not stop the others. The journal knows all
     of it; of unattended runs (``crowded``) it has one refusal a boot. Raises ``OSError`` where nothing could be begun.
     """
-    settings = config.read(node).config
+    settings = config.read(node)
     onto = Shelf(node, settings, node.boot_id(), "recover")
     done = []
-    for network in _networks(node, settings, crowded=crowded):
-        sight = _recover(node, network.name, onto)
+    for name in _networks(node, settings, crowded=crowded):
+        sight = _recover(node, name, onto)
         done.append(sight)
         if sight.cleared or (sight.wrong is None and not crowded):
             where = f" as {onto.name}" if sight.cleared else ""
             for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
                 say(line)
-    cleared = tuple((each.network, each.cleared) for each in done if each.cleared)
+    found, cleared = sum(len(each.fates) for each in done), sum(each.cleared for each in done)
+    remarks = [*dict.fromkeys(remark for each in done for remark in each.remarks)]  # those of the shelf are the same
     if cleared:
-        journal.send(events.recovered(Reset(onto.name, cleared), found=sum(len(each.fates) for each in done)))
+        text = f"Recovered: {events.leases(cleared)} set aside as {onto.name}, {found - cleared} kept."
+        fields = events.of_reset(onto.name, [each.network for each in done if each.cleared], found, cleared)
+        journal.send(events.entry(MessageId.RECOVERED, events.NOTICE, text, fields))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
-            shelf.prune(node, settings)
-    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in done if each.wrong]
-    if not wrong:
-        return None
-    why = "; ".join(text for text, _ in wrong)
-    if not crowded or record.first_time(node, "recover-refused"):
-        journal.send(events.not_recovered(why, part=bool(cleared)))
-    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError)
-    return kind(f"{'not all was done' if cleared else 'nothing was changed'}: {why}")
+            remarks += shelf.prune(node, settings)
+    failure = failed(done)
+    if (failure or remarks) and (not crowded or record.first_time(node, "recover-refused")):
+        for remark in remarks:
+            journal.send(events.of_remark(remark))
+        if failure is not None:
+            text = f"{'Recovered in part' if cleared else 'Not recovered'}: {str(failure).partition(': ')[2]}"
+            journal.send(events.entry(MessageId.NOT_RECOVERED, events.WARNING, text))
+    return failure
+
+
+def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:
+    """Say what went wrong with all of them; an error weighs more than a refusal."""
+    wrong = [(f"network {printable(each.network)}: {each.wrong}", type(each.wrong)) for each in sights if each.wrong]
+    kind = max((kind for _, kind in wrong), key=lambda each: each is InputOutputError, default=CniLeaseResetError)
+    lead = "not all was done" if any(each.cleared for each in sights) else "nothing was changed"
+    return kind(f"{lead}: {'; '.join(text for text, _ in wrong)}") if wrong else None
 
 
 def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     """Deal with one network, and return it as it was seen under the lock."""
-    seen = Sight(name)
     data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
-        with data_dir as data, leases.Hold(node, patience=setaside.PATIENCE) as hold:
+        with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
+            if isinstance(network, Network) and name in hold.failed:
+                network = setaside.trouble(name, hold.failed[name])
             if isinstance(network, Trouble):
-                return seen._replace(wrong=InputOutputError(network.why))
+                return _not_done(network)
             with only_one(node, create=True):  # not before: host-local's lock may have been waited for
-                if name in hold.networks:
-                    seen = _see(node, network)
-                spared = frozenset(lease.address for lease, fate in seen.fates.items() if fate is not Fate.LEAKED)
-                ruling = Ruling(next(iter(seen.living.doubts), None), spared)
-                reset = setaside.set_aside((Step(name, "recover"),), (network,), hold, lambda _: ruling, onto)
+                seen = _see(node, network)
+                if seen.living.doubts:
+                    return seen._replace(wrong=RefusedError(seen.living.doubts[0]), remarks=tuple(hold.remarks))
+                going = [lease.address for lease in seen.of(Fate.LEAKED)]
+                reset = setaside.onto_shelf({name: going}, hold, onto)
     except BusyError as error:
-        return seen._replace(wrong=error)
+        return Sight(name, wrong=error)
     except OSError as error:
-        return seen._replace(wrong=InputOutputError(describe(error)))
-    wrong: CniLeaseResetError | None = None if reset.refusal is None else RefusedError(reset.refusal)
-    for trouble in reset.troubles:  # one at most: it is one network
-        wrong = (BusyError if trouble.why == setaside.BUSY else InputOutputError)(trouble.why)
+        return Sight(name, wrong=InputOutputError(describe(error)))
+    wrong = InputOutputError(reset.troubles[0].why) if reset.troubles else seen.wrong
     stuck = {lease.address for lease in reset.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return Sight(name, fates, seen.living, sum(number for _, number in reset.cleared), wrong)
+    return Sight(name, fates, seen.living, reset.cleared[0][1], wrong, (*hold.remarks, *reset.remarks))
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:
@@ -124,7 +147,9 @@ def as_text(sights: tuple[Sight, ...]) -> str:
     lines: list[str] = []
     for sight in sights:
         its = sight.of(Fate.LEAKED)
-        lines.append(f"{printable(sight.network)}: {events.leases(len(sight.fates))}, {len(its)} look leaked")
+        lines += [remark.text for remark in sight.remarks]
+        look = sight.wrong or f"{events.leases(len(sight.fates))}, {len(its)} look leaked"
+        lines += [] if sight.remarks else [f"{printable(sight.network)}: {look}"]
         lines += _kept(sight)
         width = max([15, *(len(lease.address) for lease in its)])
         lines += [f"  {'Address':<{width}}  {'Container':<13}  Since"] if its else []

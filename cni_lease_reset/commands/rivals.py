@@ -1,4 +1,4 @@
-"""Others that empty the same directories at boot, before us: tmpfiles.d lines, and Harvester's own stage."""
+"""What empties our directories at boot: file systems in memory, tmpfiles.d lines, and Harvester's own stage."""
 
 import os
 import re
@@ -8,9 +8,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ..core.errors import printable
+from ..edges.mountinfo import Mount, parse
 from ..edges.node import STATE_DIRECTORY, Node
 from . import foreign
 
+_MEMORY: Final = ("tmpfs", "ramfs", "rootfs")
 HARVESTER: Final = ("/system/oem/99_cni_reset.yaml", "/oem/99_cni_reset.yaml")  # of the image, and of an administrator
 # In the order of tmpfiles.d(5): a file in an earlier directory replaces those of its name in later ones.
 TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
@@ -18,38 +20,55 @@ TMPFILES: Final = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfile
 
 def find(node: Node, networks: Sequence[str]) -> Iterator[str]:
     """Say who empties one of these directories, or our own, at boot; what cannot be read is nobody's."""
-    ours = [PurePosixPath(f"{network}/10.42.0.2") for network in networks]  # one lease stands for all
-    ours.append(PurePosixPath(STATE_DIRECTORY, "marker"))
-    files: dict[str, str] = {}
-    for directory in TMPFILES:
-        for name in foreign.listing(node, directory, ".conf"):
-            files.setdefault(name, f"{directory}/{name}")
-    for path in files.values():
+    # One lease stands for all; and what is lost with each.
+    ours = dict.fromkeys((PurePosixPath(network, "10.42.0.2") for network in networks), "what leaked is not seen")
+    ours[PurePosixPath(STATE_DIRECTORY, "marker")] = "the marker is lost and every boot sets all leases aside"
+    listed = [(name, each) for each in reversed(TMPFILES) for name in foreign.listing(node, each, ".conf")]
+    for path in {name: f"{directory}/{name}" for name, directory in listed}.values():
         for number, line in enumerate(foreign.glance(node, path).splitlines(), 1):
-            lost = _taken(line, ours)
-            if lost is not None:
-                where = printable(f"{path}:{number}")
-                yield f"{where} empties {printable(str(lost.parent))} at boot, so what leaked is not seen"
+            if taken := [file for file in ours if _takes(line, file)]:
+                lost = ", ".join(dict.fromkeys(ours[file] for file in taken))
+                yield f"{printable(f'{path}:{number}')} empties {printable(str(taken[0].parent))} at boot, so {lost}"
     for path in HARVESTER:
         lines = foreign.glance(node, path).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        emptied = next((each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text), None)
-        if emptied is not None:
-            yield f"{path} empties {printable(emptied)} at each boot, so what leaked is not seen"
+        if emptied := [each for each in networks if each in text or f"{os.path.dirname(each)}/*" in text]:
+            yield f"{path} empties {printable(emptied[0])} at each boot, so what leaked is not seen"
 
 
-def _taken(line: str, files: Sequence[PurePosixPath]) -> PurePosixPath | None:
-    """Tell which file a line of tmpfiles.d takes: r by a pattern, R also with what is above it, D with that alone."""
+def _takes(line: str, file: PurePosixPath) -> bool:
+    """Whether a line of tmpfiles.d takes a file: r by a pattern, R also with what is above it, D with that alone."""
     try:
         kind, pattern, *_ = shlex.split(line, comments=True)
     except ValueError:
-        return None
+        return False
     name = os.path.basename(pattern)
-    for file in files if pattern.startswith("/") else ():
-        lease = (
-            file.with_name(name) if re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) else file
-        )  # it may mean addresses
-        gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
-        if any(each.match(pattern) for each in gone):
-            return file
-    return None
+    means_addresses = re.fullmatch("[0-9a-f:*?][0-9a-f.:*?]*", name) and file.name != "marker"
+    lease = file.with_name(name) if means_addresses else file
+    gone = {"r": [file, lease], "R": [file, lease, *file.parents], "D": file.parents}.get(kind[:1], ())
+    return pattern.startswith("/") and any(each.match(pattern) for each in gone)
+
+
+def volatile(node: Node, path: str) -> str | None:
+    """Say why what is written below ``path`` does not survive a boot; ``None`` where it does, or nobody can tell."""
+    return _lost(parse(foreign.glance(node, "/proc/self/mountinfo")), path, None)
+
+
+def _lost(mounts: tuple[Mount, ...], path: str, unseen: str | None) -> str | None:
+    mount = _above(mounts, path)
+    if mount is None:
+        return unseen
+    if mount.kind in _MEMORY:
+        return f"{mount.point} is a {mount.kind}"
+    upper = next((each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")), None)
+    others = tuple(each for each in mounts if each is not mount)
+    # What an initramfs had mounted is in nobody's sight, once it has gone over to the real root.
+    why = upper and _lost(others, upper, "no mount in sight holds that (raspi-config's is in memory)")
+    return why and f"{mount.point} is an overlay that writes to {upper}, and {why}"
+
+
+def _above(mounts: tuple[Mount, ...], path: str) -> Mount | None:
+    """Find the mount that holds a path: the longest, and of mounts at one point the last, which covers the others."""
+    path = os.path.normpath(path)
+    holding = [each for each in mounts if path == each.point or path.startswith(f"{each.point.rstrip('/')}/")]
+    return max(reversed(holding), key=lambda each: len(each.point), default=None)

@@ -1,14 +1,13 @@
-"""What a terminal can show: colour, glyphs beyond ASCII, 80 columns. Pure, but for the question to the stream."""
+"""What a terminal shows: colour, bars, 80 columns. Pure, but for the question to the stream."""
 
 import os
 import textwrap
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_RESET: Final = "\x1b[0m"
 
 
 class Colour(StrEnum):
@@ -18,39 +17,26 @@ class Colour(StrEnum):
     WARN = "\x1b[33m"
     BAD = "\x1b[1;31m"
 
-
-class Screen(NamedTuple):
-    """How to write for people; the default is plain text."""
-
-    colours: bool = False
-    glyphs: bool = True
-
-    def paint(self, text: str, colour: Colour) -> str:
+    def paint(self, text: str, colours: bool) -> str:
         """Colour a text; pad it first, for the escapes count as characters."""
-        return f"{colour}{text}{_RESET}" if self.colours else text
-
-    def bar(self, part: int, whole: int, width: int) -> str:
-        """Draw how full something is; anything at all shows, and only what is full looks full."""
-        full = min(width, part * width // whole)
-        full = max(full, 1) if part else 0
-        return ("█" * full + "░" * (width - full)) if self.glyphs else ("#" * full + "." * (width - full))
-
-    def sparkline(self, numbers: Sequence[int]) -> str:
-        """Draw numbers as a line of bars between zero and the highest; where there are no glyphs, write them."""
-        if not self.glyphs:
-            return " ".join(map(str, numbers))
-        most = max(max(numbers, default=0), 1)
-        return "".join(_SPARKS[number * (len(_SPARKS) - 1) // most] for number in numbers)
+        return f"{self}{text}\x1b[0m" if colours else text
 
 
-def of(stream: TextIO) -> Screen:
-    """Look at a stream: colour on a terminal only, and never with NO_COLOR (no-color.org)."""
-    colours = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    try:
-        _SPARKS.encode(stream.encoding or "ascii")
-    except UnicodeEncodeError:
-        return Screen(colours, glyphs=False)
-    return Screen(colours)
+def colourful(stream: TextIO) -> bool:
+    """Whether to colour what goes there: a terminal only, and never with NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def bar(part: int, whole: int, width: int) -> str:
+    """Draw how full something is; anything at all shows, and only what is full looks full."""
+    full = min(width, max(part * width // whole, 1 if part else 0))
+    return "█" * full + "░" * (width - full)
+
+
+def sparkline(numbers: Sequence[int]) -> str:
+    """Draw numbers as a line of bars between zero and the highest."""
+    most = max(*numbers, 1)
+    return "".join(_SPARKS[number * (len(_SPARKS) - 1) // most] for number in numbers)
 
 
 def wrapped(text: str, *, indent: int) -> list[str]:

@@ -4,16 +4,18 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ..core import events
 from ..core.errors import ConfigError, describe, printable
-from ..core.fate import Fate, sort_out
-from ..core.model import BootId, Config, Network, Outcome, Reading, Survey
+from ..core.findings import Network, Survey
+from ..core.model import BootId, Config, Reading
 from ..edges import config, durable, leases, living, marker, record, shelf
 from ..edges.node import Node, set_aside_directory
 from ..edges.systemd import Manager
 from . import attention, pools
+from .fate import LIVING, Fate, sort_out
 from .pools import Pool
 
 T = TypeVar("T")
@@ -26,9 +28,10 @@ class Stock(NamedTuple):
     ipv4: int
     ipv6: int
     torn: int
+    pools: tuple[Pool, ...] = ()
+    outside: int | None = None  # leases in none of the pools; None where none is known
     live: int | None = None  # None where that is in doubt
     leaked: int | None = None
-    pools: tuple[Pool, ...] = ()
 
 
 class OnShelf(NamedTuple):
@@ -44,7 +47,9 @@ class Report(NamedTuple):
     """All that ``status`` shows; ``unread`` says what could not be looked at."""
 
     boot_id: BootId | None
-    record: Outcome | record.Began | record.Unreadable | None
+    uptime: float | None  # seconds
+    config_valid: bool  # now, whatever boot found
+    record: record.Record
     reading: Reading | None  # None where its directory cannot be read
     stocks: tuple[Stock, ...]
     unlisted: tuple[Network, ...]
@@ -58,26 +63,32 @@ def gather(node: Node, systemd: Manager) -> Report:
     """Look at everything, and go on past what cannot be read."""
     unread: list[str] = []
     try:
-        settings = config.read(node).config
+        valid: Config | None = config.read(node)
     except ConfigError as error:
-        settings = Config()
-        unread.append(f"{error} (shown with the defaults)")
+        valid = None
+        unread.append(f"{error}; shown with the defaults. Mend it, try it with: cni-lease-reset config")
+    settings = valid or Config()
     reading = _try(lambda: marker.read(node), unread)
-    boot_id = _try(node.boot_id, unread)
+    boot_id, uptime = _try(node.boot_id, unread), _try(node.uptime, unread)
     survey = _try(lambda: leases.survey(node, settings), unread) or Survey()
-    unread += [f"network {printable(each.network)}: {each.why}" for each in survey.troubles]
-    stocks = _try(lambda: _stocks(node, settings, survey.networks, unread), unread) or ()
-    resets = _try(lambda: _resets(node, settings), unread) or ()
+    sizes = pools.read(node, settings)
+    unread += sizes.unread
+    stocks = _try(lambda: tuple(_stock(node, each, sizes, unread) for each in survey.networks), unread) or ()
+    above, names = set_aside_directory(settings.data_dir), _try(lambda: shelf.listing(node, settings), unread) or []
+    resets = tuple(filter(None, [_try(partial(_on_shelf, node, above, name), unread) for name in reversed(names)]))
     noted = record.read(node)
-    outcome = record.judged(noted, boot_id)
-    pending = attention.pending(boot_id, outcome, reading, settings)
-    wrong = [*attention.of_boot(outcome, pending)]
+    outcome = noted.of(boot_id)
+    pending = attention.pending(boot_id, outcome, reading, valid)
+    wrong = [] if noted.late else [*attention.of_boot(outcome, pending)]
+    wrong += attention.of_mark(boot_id, reading, systemd)
+    wrong += attention.of_networks(node, settings, survey)
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
-    wrong += attention.of_unlisted(survey.unlisted, settings)
+    for network in survey.unlisted:
+        wrong += attention.of_unlisted(network, sizes.of(network), settings)
     wrong += attention.of_surroundings(node, settings, systemd)
-    not_read = tuple(dict.fromkeys(unread))
-    return Report(boot_id, noted, reading, stocks, survey.unlisted, resets, pending, tuple(wrong), not_read)
+    told = (pending, tuple(wrong), tuple(dict.fromkeys(unread)))
+    return Report(boot_id, uptime, valid is not None, noted, reading, stocks, survey.unlisted, resets, *told)
 
 
 def _try(look: Callable[[], T], unread: list[str]) -> T | None:
@@ -88,46 +99,31 @@ def _try(look: Callable[[], T], unread: list[str]) -> T | None:
         return None
 
 
-def _stocks(node: Node, settings: Config, networks: tuple[Network, ...], unread: list[str]) -> tuple[Stock, ...]:
-    if not networks:
-        return ()
-    sizes = pools.read(node, settings)
-    unread += sizes.unread
-    return tuple(_stock(node, each, sizes, unread) for each in networks)
-
-
 def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
-    found = leases.inventory(network)
+    found = network.found
     unowned = sum(lease.owner is None and not lease.torn for lease in found)
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
-    room = sizes.of(network.name, [lease.address for lease in found])
-    stock = Stock(network.name, network.inet, network.inet6, network.torn, pools=room)
+    room = sizes.of(network)
+    outside = max(0, network.leases - sum(pool.leases for pool in room)) if room else None
+    stock = Stock(network.name, network.inet, network.inet6, network.torn, room, outside)
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)
         return stock
     fates = list(sort_out(found, seen, now=time.time(), uptime=node.uptime()).values())
-    return stock._replace(live=sum(fate.lives for fate in fates), leaked=fates.count(Fate.LEAKED))
+    return stock._replace(live=sum(fate in LIVING for fate in fates), leaked=fates.count(Fate.LEAKED))
 
 
-def _resets(node: Node, settings: Config) -> tuple[OnShelf, ...]:
-    try:
-        with durable.directory(set_aside_directory(settings.data_dir), root=node.root) as above:
-            return tuple(_on_shelf(above, name) for name in reversed(shelf.resets(above)))
-    except FileNotFoundError:
-        return ()
-
-
-def _on_shelf(above: int, name: str) -> OnShelf:
+def _on_shelf(node: Node, above: str, name: str) -> OnShelf:
     try:
         made = datetime.fromisoformat(name.split("-")[1]).isoformat().replace("+00:00", "Z")
     except ValueError:
         made = None
-    with durable.named(f"set-aside/{name}", always=True), durable.opened(above, name) as reset:
-        return OnShelf(
-            name, sum(_size(reset, each) for each in shelf.folders(reset)), made, printable(shelf.reason(reset))
-        )
+    path = f"{above}/{name}"
+    with durable.named(node.path(path), always=True), durable.directory(path, root=node.root) as reset:
+        leases = sum(_size(reset, each) for each in shelf.folders(reset))
+        return OnShelf(name, leases, made, printable(shelf.origin(reset)[0]))
 
 
 def _size(reset: int, network: str) -> int:

@@ -31,6 +31,10 @@ class RefusedError(CniLeaseResetError):
     status = 75  # EX_TEMPFAIL
 
 
+class NoAnswerError(CniLeaseResetError):
+    """Whoever was asked is not there, takes too long, or says nothing that can be relied on."""
+
+
 class ConfigError(CniLeaseResetError):
     """The configuration cannot be used. Never answered with defaults."""
 
@@ -38,9 +42,7 @@ class ConfigError(CniLeaseResetError):
 
     def __init__(self, path: str, line: int | None, problem: str) -> None:
         """``line`` counts from 1; ``None`` where the whole file is meant."""
-        self.place = path if line is None else f"{path}:{line}"
-        self.problem = problem
-        super().__init__(f"{self.place}: {problem}")
+        super().__init__(f"{path}: {problem}" if line is None else f"{path}:{line}: {problem}")
 
 
 def describe(error: OSError) -> str:

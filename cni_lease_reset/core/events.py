@@ -1,12 +1,14 @@
 """Outcomes in, journal entries out. Pure. Every MESSAGE_ID has an entry in the message catalog."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from .errors import printable
-from .model import UNIT, About, Outcome, Remark, Reset, Result, Verdict
+from .findings import About, Outcome, Remark, Result
+from .model import UNIT, Verdict
 
-_ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+ERR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 
 
 class Entry(NamedTuple):
@@ -43,31 +45,19 @@ class MessageId(StrEnum):
     NO_RUNTIME = "8b1f6d3a9c5e4270b4e7a2c9d0f18320"
 
 
-_LEAD: Final = {
-    Verdict.UNKNOWN: "No marker",
-    Verdict.DAMAGED: "Damaged marker",
-    Verdict.UNCLEAN: "Unclean shutdown",
-    Verdict.CLEAN: "Clean shutdown",
-    Verdict.SAME_BOOT: "Same boot",
-}
 KINDS: Final = {
-    Result.CLEARED: (MessageId.CLEARED, _NOTICE),
-    Result.NOTHING_DUE: (MessageId.NOTHING_DUE, _INFO),
-    Result.REFUSED: (MessageId.REFUSED, _WARNING),
-    Result.FAILED: (MessageId.FAILED, _ERR),
-    Result.MISCONFIGURED: (MessageId.MISCONFIGURED, _ERR),
+    Result.CLEARED: (MessageId.CLEARED, NOTICE),
+    Result.NOTHING_DUE: (MessageId.NOTHING_DUE, INFO),
+    Result.REFUSED: (MessageId.REFUSED, WARNING),
+    Result.FAILED: (MessageId.FAILED, ERR),
+    Result.MISCONFIGURED: (MessageId.MISCONFIGURED, ERR),
 }
-
-
-def of_boot(outcome: Outcome) -> tuple[Entry, ...]:
-    """Write down a run of ``boot``: what was survived, then the one verdict entry."""
-    return (*(of_remark(remark) for remark in outcome.remarks), verdict(outcome))
 
 
 def of_remark(remark: Remark) -> Entry:
     """Write down a remark: a warning, but for the mark that could not be used up."""
-    priority = _ERR if remark.about is About.MARKER_STUCK else _WARNING
-    return _entry(MessageId[remark.about.name], priority, remark.text)
+    priority = ERR if remark.about is About.MARKER_STUCK else WARNING
+    return entry(MessageId[remark.about.name], priority, remark.text)
 
 
 def verdict(outcome: Outcome) -> Entry:
@@ -77,33 +67,42 @@ def verdict(outcome: Outcome) -> Entry:
     if outcome.result is Result.NOTHING_DUE and outcome.judgement.verdict is Verdict.SAME_BOOT:
         message_id = MessageId.SAME_BOOT
     elif outcome.judgement.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
-        priority = min(priority, _NOTICE)  # worth a line of its own, even where no lease leaked
+        priority = min(priority, NOTICE)  # worth a line of its own, even where no lease leaked
     fields = (
         ("CNI_VERDICT", outcome.judgement.verdict),
         ("CNI_REASON", f"{outcome.judgement.why}; {outcome.why}{_not_configured(outcome)}"),
-        ("CNI_RESET", outcome.reset or ""),
-        *(("CNI_NETWORK", printable(network.name)) for network in outcome.networks),
-        ("CNI_LEASES_FOUND", str(total.found)),
-        ("CNI_LEASES_CLEARED", str(total.cleared)),
-        ("CNI_LEASES_KEPT", str(total.kept)),
+        *of_reset(outcome.reset, [network.name for network in outcome.networks], total.found, total.cleared),
         ("CNI_LEASES_TORN", str(total.torn)),
         ("CNI_PREVIOUS_BOOT_ID", outcome.judgement.previous or ""),
         ("CNI_USEC", str(outcome.usec)),
     )
-    return _entry(message_id, priority, message(outcome), fields)
+    return entry(message_id, priority, message(outcome), fields)
+
+
+def of_reset(reset: str | None, networks: Iterable[str], found: int, cleared: int) -> tuple[tuple[str, str], ...]:
+    """Write down in fields what was set aside, and of how many."""
+    return (
+        ("CNI_RESET", reset or ""),
+        *(("CNI_NETWORK", printable(network)) for network in networks),
+        ("CNI_LEASES_FOUND", str(found)),
+        ("CNI_LEASES_CLEARED", str(cleared)),
+        ("CNI_LEASES_KEPT", str(found - cleared)),
+    )
 
 
 def message(outcome: Outcome) -> str:
     """Say in one line how the last boot ended and what came of it."""
-    lead = _LEAD[outcome.judgement.verdict]
+    lead = outcome.judgement.brief.capitalize()
     total, others = outcome.total, _not_configured(outcome)
     match outcome.result:
         case Result.CLEARED:
             return f"{lead}: {leases(total.cleared)} set aside as {outcome.reset}, {total.kept} kept{others}."
         case Result.NOTHING_DUE if outcome.judgement.verdict is Verdict.SAME_BOOT:
-            return f"{lead}: the kernel never went down, pods may live; {leases(total.kept)} kept."
+            return f"{lead}: the kernel never went down, pods may live; nothing set aside."
         case Result.NOTHING_DUE:
-            return f"{lead}: nothing to set aside ({outcome.why}), {leases(total.kept)} kept{others}."
+            skipped = any(remark.about is About.NETWORK_SKIPPED for remark in outcome.remarks)
+            to = "" if skipped else "to "
+            return f"{lead}: nothing {to}set aside ({outcome.why}), {leases(total.kept)} kept{others}."
         case Result.FAILED:
             return f"{lead}, not all was done: {outcome.why}"
     return f"{lead}, leases kept: {outcome.why}"  # refused, or misconfigured
@@ -120,59 +119,16 @@ def leases(number: int) -> str:
     return f"{number} lease" if number == 1 else f"{number} leases"
 
 
-def busy() -> Entry:
-    """Another of our programs holds the state directory."""
-    return _entry(MessageId.BUSY, _WARNING, "Another cni-lease-reset is at work; nothing was changed.")
-
-
-def unexpected(what: str) -> Entry:
-    """A fault of this program."""
-    return _entry(MessageId.UNEXPECTED, _ERR, f"Unexpected, please report: {what}")
-
-
 def of_shutdown(*, marked: bool, why: str) -> Entry:
     """Write down what ``shutdown`` did with the marker."""
     if marked:
-        return _entry(MessageId.MARKED_CLEAN, _INFO, f"Clean shutdown marked: {why}.")
-    return _entry(MessageId.NOT_MARKED, _NOTICE, f"Marker left as it is: {why}.")
+        return entry(MessageId.MARKED_CLEAN, INFO, f"Clean shutdown marked: {why}.")
+    return entry(MessageId.NOT_MARKED, NOTICE, f"Not marked as clean: {why}.")
 
 
-def _entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
+def entry(message_id: str, priority: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Entry:
+    """Write down one event; without a reason of its own the text is the reason."""
     # A process that exits at once can lose its unit in `journalctl -u`: name it.
     unit = ("OBJECT_SYSTEMD_UNIT", UNIT)
     whole = () if any(name == "CNI_REASON" for name, _ in fields) else (("CNI_REASON", text),)
     return Entry(message_id, priority, text, (*fields, *whole, unit))
-
-
-def impossible(why: str) -> Entry:
-    """``boot`` could not even judge: the verdict entry of a run that never came to a verdict."""
-    fields = (("CNI_VERDICT", Verdict.UNKNOWN), ("CNI_REASON", why))
-    return _entry(MessageId.FAILED, _ERR, f"Nothing could be judged or set aside: {why}", fields)
-
-
-def recovered(reset: Reset, *, found: int) -> Entry:
-    """Write down what ``recover`` set aside."""
-    cleared = sum(number for _, number in reset.cleared)
-    fields = (
-        ("CNI_RESET", reset.name or ""),
-        *(("CNI_NETWORK", printable(name)) for name, _ in reset.cleared),
-        ("CNI_LEASES_FOUND", str(found)),
-        ("CNI_LEASES_CLEARED", str(cleared)),
-        ("CNI_LEASES_KEPT", str(found - cleared)),
-    )
-    text = f"Recovered: {leases(cleared)} set aside as {reset.name}, {found - cleared} kept."
-    return _entry(MessageId.RECOVERED, _NOTICE, text, fields)
-
-
-def not_recovered(why: str, *, part: bool) -> Entry:
-    """Write down why ``recover`` was refused or failed, altogether or in a part of the networks."""
-    return _entry(MessageId.NOT_RECOVERED, _WARNING, f"{'Recovered in part' if part else 'Not recovered'}: {why}")
-
-
-def restored(reset: str, *, back: int, left: int, why: str) -> Entry:
-    """Write down what ``restore`` put back, and why not all, where something failed."""
-    taken = ", for their addresses have leases now" if left else ""
-    failed = f"; not all could be: {why}" if why else ""
-    text = f"Restored: {leases(back)} of {reset} put back, {left} left{taken}{failed}."
-    fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return _entry(MessageId.RESTORED, _WARNING if why else _NOTICE, text, fields)

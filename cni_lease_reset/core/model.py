@@ -25,6 +25,7 @@ class Marker(NamedTuple):
     state: State
     boot_id: BootId
     since: str  # UTC, for people; no decision looks at it
+    written: float = 0.0  # the file's own time, in seconds since 1970: a newer lease disproves a clean mark
 
 
 class NoMarker(NamedTuple):
@@ -58,6 +59,14 @@ class Judgement(NamedTuple):
     why: str
     previous: BootId | None = None
 
+    @property
+    def brief(self) -> str:
+        """The verdict in two words."""
+        if self.verdict is Verdict.UNKNOWN:
+            return "no marker" if self.previous is None else "disproved clean mark"
+        others = {Verdict.DAMAGED: "damaged marker", Verdict.SAME_BOOT: "same boot"}
+        return others.get(self.verdict, f"{self.verdict} shutdown")
+
 
 class ClearWhen(StrEnum):
     """After which verdicts every lease is due."""
@@ -67,6 +76,9 @@ class ClearWhen(StrEnum):
     NEVER = "never"
 
 
+_RUNTIMES: Final = tuple(f"{each}.service" for each in ("rke2-server", "rke2-agent", "k3s", "k3s-agent", "kubelet"))
+
+
 class Config(NamedTuple):
     """The settings; the defaults are those of a file that says nothing."""
 
@@ -74,155 +86,5 @@ class Config(NamedTuple):
     data_dir: str = "/var/lib/cni/networks"
     clear_when: ClearWhen = ClearWhen.UNCLEAN
     max_kept_leases: int | None = 110
-    runtime_units: tuple[str, ...] = (
-        "rke2-server.service",
-        "rke2-agent.service",
-        "k3s.service",
-        "k3s-agent.service",
-        "kubelet.service",
-    )
+    runtime_units: tuple[str, ...] = _RUNTIMES
     keep_resets: int = 3
-
-
-class Network(NamedTuple):
-    """A network's directory as it was read: its leases, counted by address family, and the torn ones among them."""
-
-    name: str
-    inet: int = 0
-    inet6: int = 0
-    torn_inet: int = 0
-    torn_inet6: int = 0
-    files: tuple[tuple[str, bytes | None, float], ...] = ()  # what edges.leases parses where it matters
-
-    @property
-    def leases(self) -> int:
-        """All of them."""
-        return self.inet + self.inet6
-
-    @property
-    def torn(self) -> int:
-        """Those that are empty or hold only NUL bytes: no DEL can ever release them."""
-        return self.torn_inet + self.torn_inet6
-
-
-class Lease(NamedTuple):
-    """One lease as it lies on the disk."""
-
-    address: str
-    owner: str | None  # a container id; None where the lease is torn, cannot be read, or is none of host-local's
-    torn: bool
-    written: float = 0.0  # seconds since 1970
-
-
-class Trouble(NamedTuple):
-    """Why a network was not dealt with."""
-
-    network: str
-    why: str
-    again: bool  # worth trying again at the next boot; what will not mend by itself is not
-
-
-class Survey(NamedTuple):
-    """What lies in the data directory."""
-
-    networks: tuple[Network, ...] = ()
-    unlisted: tuple[Network, ...] = ()  # they hold leases, and no pattern of the configuration names them
-    troubles: tuple[Trouble, ...] = ()
-
-
-class Step(NamedTuple):
-    """One network's part of a plan: every lease is due, or the torn ones."""
-
-    network: str
-    why: str
-    torn_only: bool = False
-
-
-class About(StrEnum):
-    """What a remark is about; each has a message id of its own."""
-
-    MARKER_STUCK = "marker-stuck"
-    WITHOUT_DBUS = "without-dbus"
-    NETWORK_SKIPPED = "network-skipped"
-    NETWORK_UNLISTED = "network-unlisted"
-    LEASE_STUCK = "lease-stuck"
-    NO_RUNTIME = "no-runtime"
-    IGNORED = "ignored"
-
-
-class Remark(NamedTuple):
-    """Something survived that an operator should know."""
-
-    about: About
-    text: str
-
-
-class Ruling(NamedTuple):
-    """What a guard says of the leases that are due."""
-
-    refusal: str | None = None  # why none of them may go
-    spared: frozenset[str] = frozenset()  # addresses of those that stay
-    remarks: tuple[Remark, ...] = ()  # what was survived in asking
-
-
-class Stuck(NamedTuple):
-    """A lease that could not be moved, while others of its network could."""
-
-    network: str
-    address: str
-    why: str
-
-
-class Reset(NamedTuple):
-    """What was set aside, and where: lease counts by network."""
-
-    name: str | None = None  # the folder under set-aside/; None where nothing was moved
-    cleared: tuple[tuple[str, int], ...] = ()
-    troubles: tuple[Trouble, ...] = ()
-    stuck: tuple[Stuck, ...] = ()
-    refusal: str | None = None  # why the guard said no
-    remarks: tuple[Remark, ...] = ()
-
-
-class Result(StrEnum):
-    """What a run of ``boot`` came to."""
-
-    CLEARED = "cleared"
-    NOTHING_DUE = "nothing-due"
-    REFUSED = "refused"
-    FAILED = "failed"
-    MISCONFIGURED = "misconfigured"
-
-
-class NetworkOutcome(NamedTuple):
-    """One network after ``boot``: how many leases there were, how many of them were set aside, how many were torn."""
-
-    name: str
-    found: int
-    cleared: int
-    torn: int
-
-    @property
-    def kept(self) -> int:
-        """The leases that stayed where they were."""
-        return self.found - self.cleared
-
-
-class Outcome(NamedTuple):
-    """All that a run of ``boot`` has to tell."""
-
-    boot_id: BootId
-    judgement: Judgement
-    result: Result
-    why: str  # of the result: what was due and why, or what stood against it
-    reset: str | None = None
-    networks: tuple[NetworkOutcome, ...] = ()
-    unlisted: tuple[tuple[str, int], ...] = ()  # networks that no pattern names, and their leases
-    remarks: tuple[Remark, ...] = ()
-    usec: int = 0
-
-    @property
-    def total(self) -> NetworkOutcome:
-        """The sums over all networks."""
-        each = self.networks
-        return NetworkOutcome("", sum(e.found for e in each), sum(e.cleared for e in each), sum(e.torn for e in each))

@@ -1,81 +1,84 @@
 """What was found, due and done in, what a run of ``boot`` came to out. Pure."""
 
+from typing import Final
+
 from .errors import printable
-from .model import (
-    About,
-    BootId,
-    ClearWhen,
-    Config,
-    Judgement,
-    NetworkOutcome,
-    Outcome,
-    Remark,
-    Reset,
-    Result,
-    Step,
-    Survey,
-    Verdict,
-)
-from .plan import is_crowded
+from .findings import About, Network, NetworkOutcome, Outcome, Remark, Reset, Result, Step, Stuck, Survey, Trouble
+from .model import BootId, ClearWhen, Config, Judgement, Verdict
+from .plan import draw_up, is_crowded
+
+_NAMED: Final = 20  # leases in a remark: there may be thousands
 
 
 def conclude(
     boot_id: BootId, judgement: Judgement, settings: Config, found: Survey, steps: tuple[Step, ...], reset: Reset
 ) -> Outcome:
     """Say what a run came to, why, and what an operator should know besides."""
-    result, why = _result(found, reset, settings, judgement.verdict)
-    due = "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
-    return Outcome(
-        boot_id,
-        judgement,
-        result,
-        why or due,
-        reset.name,
-        _networks(found, reset),
-        tuple((network.name, network.leases) for network in found.unlisted),
-        (*reset.remarks, *_remarks(found, reset, settings)),
-    )
+    reset = _with_unread(found, steps, reset)
+    result, why = _result(found, reset, settings, judgement)
+    why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
+    cleared = dict(reset.cleared)
+    each = tuple(NetworkOutcome(it.name, it.leases, cleared.get(it.name, 0), it.torn) for it in found.networks)
+    unlisted = tuple((network.name, network.leases) for network in found.unlisted)
+    remarks = (*reset.remarks, *_remarks(found, reset, settings))
+    return Outcome(boot_id, judgement, result, why, reset.name, each, unlisted, remarks)
 
 
-def _result(found: Survey, reset: Reset, settings: Config, verdict: Verdict) -> tuple[Result, str]:
+def _with_unread(found: Survey, steps: tuple[Step, ...], reset: Reset) -> Reset:
+    """Add the leases that stay and may be torn; where none of several can be read it is the network's failure."""
+    all_due = {step.network for step in steps if not step.torn_only}
+    for network in found.networks:
+        unread = () if network.name in all_due else network.unread
+        if len(unread) == network.leases > 1:
+            trouble = Trouble(network.name, f"{network.leases} leases {unread[0].why}", again=True)
+            reset = reset._replace(troubles=(*reset.troubles, trouble))
+        else:
+            reset = reset._replace(stuck=reset.stuck + unread)
+    return reset
+
+
+def _result(found: Survey, reset: Reset, settings: Config, judgement: Judgement) -> tuple[Result, str]:
     """Say what a run came to; the reason is empty where it is the plan's."""
     failed = [trouble for trouble in (*found.troubles, *reset.troubles) if trouble.again]
     if reset.refusal is not None:
         return Result.REFUSED, reset.refusal
-    if failed and verdict is not Verdict.SAME_BOOT:
+    if failed:
         return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
     if reset.name is not None:
         return Result.CLEARED, ""
-    if verdict is Verdict.SAME_BOOT:
-        return Result.NOTHING_DUE, "only the first run under a kernel sets leases aside"
+    # Of a network that is none nobody knows what is in it.
+    maybe = draw_up(judgement, tuple(Network(each.network, inet=1) for each in found.troubles), settings)
+    if skipped := [*(step.network for step in maybe), *(each.network for each in reset.troubles)]:
+        return Result.NOTHING_DUE, f"{', '.join(map(printable, skipped))} due and skipped"
     if not any(network.leases for network in found.networks):
         return Result.NOTHING_DUE, "no leases"
-    if verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
+    if judgement.verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
         return Result.NOTHING_DUE, "no torn lease, no crowded network"
     return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
 
 
-def _networks(found: Survey, reset: Reset) -> tuple[NetworkOutcome, ...]:
-    cleared = dict(reset.cleared)
-    return tuple(
-        NetworkOutcome(each.name, each.leases, cleared.get(each.name, 0), each.torn) for each in found.networks
-    )
-
-
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
-    stuck = [
-        Remark(About.LEASE_STUCK, f"Lease {each.address} of {printable(each.network)} stays: {each.why}, ignoring")
-        for each in reset.stuck
-    ]
-    skipped = [
-        Remark(About.NETWORK_SKIPPED, f"Network {printable(each.network)} is skipped: {each.why}.")
-        for each in (*found.troubles, *reset.troubles)
-        if not each.again
-    ]
+    passed_over = [skipped(each) for each in (*found.troubles, *reset.troubles) if not each.again]
+    crowded = [each for each in found.unlisted if is_crowded(each, settings.max_kept_leases)]
     text = "Network {} holds {} leases, and no setting names it."
-    crowded = [
-        Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases))
-        for each in found.unlisted
-        if is_crowded(each, settings.max_kept_leases)
-    ]
-    return (*stuck, *skipped, *crowded)
+    unnamed = [Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases)) for each in crowded]
+    return (*of_stuck(reset.stuck), *passed_over, *unnamed)
+
+
+def skipped(trouble: Trouble) -> Remark:
+    """Name a network in whose place, or its lock's, is something else."""
+    return Remark(About.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
+
+
+def of_stuck(stuck: tuple[Stuck, ...]) -> tuple[Remark, ...]:
+    """Name the leases that stay where they are, in one remark for each network and reason."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for network, address, why in stuck:
+        by_reason.setdefault((network, why), []).append(address)
+    remarks = []
+    for (network, why), its in by_reason.items():
+        more = f" and {len(its) - _NAMED} more" if len(its) > _NAMED else ""
+        which = f"Lease {its[0]}" if len(its) == 1 else f"Leases {', '.join(its[:_NAMED])}{more}"
+        text = f"{which} of {printable(network)} stay{'s' if len(its) == 1 else ''}: {why}, ignoring"
+        remarks.append(Remark(About.LEASE_STUCK, text))
+    return tuple(remarks)

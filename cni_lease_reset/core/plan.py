@@ -1,26 +1,19 @@
 """Verdict, leases and policy in, what to set aside out. Pure."""
 
-from typing import Final
-
-from .model import ClearWhen, Config, Network, Step, Verdict
-
-_WHY: Final = {
-    Verdict.UNKNOWN: "no marker",
-    Verdict.DAMAGED: "damaged marker",
-    Verdict.UNCLEAN: "unclean shutdown",
-}
+from .findings import Network, Step
+from .model import ClearWhen, Config, Judgement, Verdict
 
 
-def draw_up(verdict: Verdict, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
+def draw_up(judgement: Judgement, networks: tuple[Network, ...], config: Config) -> tuple[Step, ...]:
     """List what is due, network by network; a network of which nothing is due is not in it."""
-    return tuple(filter(None, (_due(verdict, network, config) for network in networks)))
+    return tuple(filter(None, (_due(judgement, network, config) for network in networks)))
 
 
-def _due(verdict: Verdict, network: Network, config: Config) -> Step | None:
-    if verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
+def _due(judgement: Judgement, network: Network, config: Config) -> Step | None:
+    if judgement.verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
         return None
-    if verdict in _WHY:
-        return Step(network.name, _WHY[verdict])
+    if judgement.verdict is not Verdict.CLEAN:
+        return Step(network.name, judgement.brief)
     if config.clear_when is ClearWhen.ALWAYS:
         return Step(network.name, "clear_when: always")
     if is_crowded(network, config.max_kept_leases):

@@ -7,24 +7,15 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from ..core.errors import printable
-
-SECONDS: Final = 5.0
+from ..core.errors import NoAnswerError, printable
+from .lock import WHO_LIVES
 
 T = TypeVar("T")
 
 
-class NoAnswerError(Exception):
-    """The child said nothing that can be relied on; the text says how it ended."""
-
-
-class LateError(NoAnswerError):
-    """The time is up."""
-
-
-def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
+def ask(question: Callable[[], T], *, seconds: float = WHO_LIVES) -> T:
     """Answer a question in a child, within ``seconds``; plain data only (see marshal). Raises ``NoAnswerError``.
 
     A child that is late is killed, and its end is not waited for: in D state it does not come. It may still hold what
@@ -35,7 +26,7 @@ def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
         child, reader = _start(question, seconds)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # from here on the caller's alarm and Ctrl-C may end us
-            said = _hear(reader, time.monotonic() + seconds)
+            said = _hear(reader, seconds)
         except BaseException:
             os.kill(child, signal.SIGKILL)
             raise
@@ -46,12 +37,12 @@ def ask(question: Callable[[], T], *, seconds: float = SECONDS) -> T:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     answer: T
-    fault = ""
+    fault = "it ended before it had an answer"
     with suppress(EOFError, TypeError, ValueError):  # the child died half-way: what is torn does not load
         answer, fault = marshal.loads(said)
     if fault is None:
         return answer
-    raise NoAnswerError(f"whoever looked ended before it had an answer{fault}")
+    raise NoAnswerError(fault)
 
 
 def _start(question: Callable[[], object], seconds: float) -> tuple[int, int]:
@@ -92,13 +83,14 @@ def _answer(question: Callable[[], object], writer: int) -> None:
     try:
         said = marshal.dumps((question(), None))  # type: ignore[arg-type]  # what is not plain is a fault
     except Exception as error:  # noqa: BLE001  only the parent can tell it
-        said = marshal.dumps((None, printable(f": {type(error).__name__}: {error}")))
+        said = marshal.dumps((None, printable(f"{type(error).__name__}: {error}")))
     with open(writer, "wb") as pipe:
         pipe.write(said)
 
 
-def _hear(reader: int, deadline: float) -> bytes:
-    """Read until the child closes its end. Raises ``NoAnswerError`` at the deadline."""
+def _hear(reader: int, seconds: float) -> bytes:
+    """Read until the child closes its end. Raises ``NoAnswerError`` once the time is up."""
+    deadline = time.monotonic() + seconds
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     said = b""
@@ -107,4 +99,4 @@ def _hear(reader: int, deadline: float) -> bytes:
         if not part:
             return said
         said += part
-    raise LateError("a process that does not answer held up the look at it")
+    raise NoAnswerError(f"no answer within {seconds:g} s")

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ..core.errors import ConfigError, describe, printable
 from ..core.model import ClearWhen, Config
@@ -15,27 +15,20 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 64 * 1024
 _UNIT_NAME: Final = r"(?!-)[A-Za-z0-9:_.\\@-]{1,247}(?<!@)\.service"  # a name of systemd's, and no template
+_PLAIN: Final = "-?(0|[1-9][0-9]*)"
 _NESTED: Final = object()  # a list or mapping within a value: no setting takes one, never built (it may be a YAML bomb)
 _NAME: Final = os.path.basename(CONFIG_FILE)
+_PASSING: Final = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")  # within our unit, or after a boot
 
 
-class Settings(NamedTuple):
-    """The effective configuration, and which settings the file gave."""
-
-    config: Config = Config()
-    from_file: frozenset[str] = frozenset()
-
-
-def read(node: Node) -> Settings:
+def read(node: Node) -> Config:
     """Read the node's configuration. Raises :class:`ConfigError` for anything that is not exactly right."""
     try:
-        content, status = durable.whole(node.path(CONFIG_FILE), _LIMIT)
+        content, status = durable.read(node.path(CONFIG_FILE), _LIMIT)
     except FileNotFoundError as error:
         if os.path.islink(node.path(CONFIG_FILE)):
             raise ConfigError(_NAME, None, "is a symbolic link that leads nowhere") from error
-        return Settings()
-    except durable.NotAFileError as error:
-        raise ConfigError(_NAME, None, f"is {error.strerror}") from error
+        return Config()
     except OSError as error:
         raise ConfigError(_NAME, None, f"cannot be read: {describe(error)}") from error
     if status.st_uid not in node.trusted_users or status.st_mode & 0o022:
@@ -43,25 +36,28 @@ def read(node: Node) -> Settings:
     return parse(content)
 
 
-def parse(content: bytes) -> Settings:
+def parse(content: bytes) -> Config:
     """Read settings from the file's content. Comments and blank lines are the defaults, without importing yaml."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(_NAME, content.count(b"\n", 0, error.start) + 1, "is not UTF-8") from error
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.split("\n")):
-        return Settings()
+        return Config()
     return _from_yaml(text)
 
 
-def _from_yaml(text: str) -> Settings:
+def _from_yaml(text: str) -> Config:
+    from . import packages
+
+    packages.reach()
     import yaml
 
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None or root.tag == "tag:yaml.org,2002:null":
-            return Settings()
+            return Config()
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(_NAME, root.start_mark.line + 1, "must hold settings like 'clear_when: always'")
         return _settings(loader, root)
@@ -75,7 +71,7 @@ def _from_yaml(text: str) -> Settings:
         raise ConfigError(_NAME, None, "not valid YAML: nested too deeply") from error
 
 
-def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
+def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Config:
     values: dict[str, object] = {}
     for key_node, value_node in root.value:
         key, line = key_node.value, key_node.start_mark.line + 1
@@ -90,12 +86,10 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Settings:
         except ValueError as error:
             raise ConfigError(_NAME, value_node.start_mark.line + 1, f"{key}: {error}") from error
     # Each getter returns its field's type, which a dictionary cannot say.
-    return Settings(Config()._replace(**values), frozenset(values))  # type: ignore[arg-type]
+    return Config()._replace(**values)  # type: ignore[arg-type]
 
 
 def _suggestion(key: str) -> str:
-    if key == "metrics_file":  # of no released version, but of machines that ran one before
-        return "; metrics are written by cni-lease-reset-metrics.timer, see cni-lease-reset(8)"
     import difflib
 
     close = difflib.get_close_matches(key, _GETTERS, n=1)
@@ -110,14 +104,16 @@ def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False
     if not isinstance(node, yaml.ScalarNode):
         return _NESTED
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except (ValueError, LookupError, AttributeError) as error:  # PyYAML's own, where a tag and its text do not agree
         raise ValueError(f"{_shown(node.value)} is no {node.tag.rpartition(':')[2]}") from error
+    # YAML 1.1 reads 0110 as 72 and 1:30 as 90, which nobody means: those stay texts, and no setting takes one.
+    return value if listed or type(value) is not int or re.fullmatch(_PLAIN, node.value) else node.value
 
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return "a list"
+        return "a list of other things" if value else "an empty list"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return "a nested value" if value is _NESTED else printable(repr(value)[:60])
@@ -126,8 +122,7 @@ def _shown(value: object) -> str:
 def _strings(value: object, example: str) -> tuple[str, ...]:
     """A list of at least one text, none twice."""
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        what = "an empty one" if value == [] else "one with other things" if isinstance(value, list) else _shown(value)
-        raise ValueError(f"must be a list of names like [{example}], not {what}")
+        raise ValueError(f"must be a list of names like [{example}], not {_shown(value)}")
     return tuple(dict.fromkeys(value))
 
 
@@ -154,6 +149,9 @@ def _data_dir(value: object) -> str:
         raise ValueError(f"must be an absolute path, not {_shown(value)}")
     if os.path.normpath(value) != value or value.startswith("//"):
         raise ValueError(f"must be written without '..', '.', '//' or a final '/', not {_shown(value)}")
+    for place in _PASSING:
+        if f"{value}/".startswith(f"{place}/"):
+            raise ValueError(f"cannot be below {place}, which our unit sees empty or a reboot empties")
     for ours in (STATE_DIRECTORY, os.path.dirname(set_aside_directory(value))):
         if f"{ours}/".startswith(f"{value.rstrip('/')}/") or value.startswith(f"{ours}/"):
             raise ValueError(f"must be beside our own directory {ours}, not at, above or below it")
@@ -168,7 +166,7 @@ def _clear_when(value: object) -> ClearWhen:
 
 def _whole(value: object, least: int, other: str = "") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"must be a whole number from {least}{other}, not {_shown(value)}")
+        raise ValueError(f"must be a whole decimal number from {least}{other}, not {_shown(value)}")
     return value
 
 
@@ -180,26 +178,3 @@ _GETTERS: Final[dict[str, Callable[[object], object]]] = {
     "runtime_units": _units,
     "keep_resets": lambda value: _whole(value, 1),
 }
-
-
-def render(settings: Settings) -> str:
-    """Write the effective configuration as YAML, each line with where it comes from, and the drop-in that it needs."""
-    import yaml
-
-    lines = []
-    for name, value in settings.config._asdict().items():
-        plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, ClearWhen) else value
-        text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True).splitlines()[0]
-        lines.append(f"{name}: {text}  # {'from the file' if name in settings.from_file else 'default'}\n")
-    if settings.config.data_dir != Config().data_dir:
-        above = os.path.dirname(settings.config.data_dir)
-        lines.append("\n# For this data_dir: systemctl edit cni-lease-reset{,-recover}.service\n# [Unit]\n")
-        lines.append(f"# RequiresMountsFor={_in_unit(above)}\n# [Service]\n")
-        lines.append(f"# ReadWritePaths={_in_unit(f'-{above}')}\n")  # "-": it starts without it, too
-    return "".join(lines)
-
-
-def _in_unit(path: str) -> str:
-    """Write a path as a unit's line takes it; see systemd.syntax(7)."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"' if " " in path or "'" in path else escaped

@@ -71,21 +71,11 @@ def named(name: str, *, always: bool = False) -> Iterator[None]:
         raise
 
 
-def read(parent: int, name: str, limit: int) -> bytes:
-    """Return at most ``limit`` bytes of a regular file; anything else is refused, unopened, with an ``OSError``."""
-    if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        raise NotAFileError(errno.EINVAL, "Not a regular file", name)
-    return content(parent, name, limit)[0]
-
-
-def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
-    """Do the same without looking, for a name that was listed as a regular file just now: there may be thousands.
-
-    Returns when it was written, too, in seconds since 1970.
-    """
+def content(parent: int, name: str, limit: int) -> bytes:
+    """Return at most ``limit`` bytes of what was listed as a regular file just now: there may be thousands."""
     fd = os.open(name, _READ, dir_fd=parent)
     try:
-        return os.read(fd, limit), os.fstat(fd).st_mtime
+        return os.read(fd, limit)
     except OSError as error:  # not with named(), which takes as long as the read
         error.filename = name
         raise
@@ -93,19 +83,19 @@ def content(parent: int, name: str, limit: int) -> tuple[bytes, float]:
         os.close(fd)
 
 
-def whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return a file of at most ``limit`` bytes and its status. Raises ``OSError``, and of it :class:`NotAFileError`."""
-    fd = os.open(path, _READ & ~os.O_NOFOLLOW)  # links are followed: whoever may write there is root
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotAFileError(errno.EINVAL, "not a regular file", path)
-        with open(fd, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
-    finally:
-        os.close(fd)
+def read(name: str, limit: int, *, parent: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return a file of at most ``limit`` bytes and its status; what else stands in its place is not even opened.
+
+    A link is followed where no ``parent`` is given: whoever may write there is root. Raises ``OSError``, and of it
+    :class:`NotAFileError`.
+    """
+    if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=parent is None).st_mode):
+        raise NotAFileError(errno.EINVAL, "not a regular file", name)
+    fd = os.open(name, _READ & ~os.O_NOFOLLOW if parent is None else _READ, dir_fd=parent)
+    with named(name), open(fd, "rb") as file:
+        content, status = file.read(limit + 1), os.fstat(fd)
     if len(content) > limit:
-        raise NotAFileError(errno.EFBIG, f"longer than {limit >> 10} KiB", path)
+        raise NotAFileError(errno.EFBIG, f"longer than {limit >> 10} KiB", name)
     return content, status
 
 

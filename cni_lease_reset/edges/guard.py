@@ -3,12 +3,12 @@
 In the other order a pod started between the two questions would be missed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ..core.errors import printable
-from ..core.fate import Living
-from ..core.model import UNIT, About, Config, Lease, Remark, Ruling
+from ..core.findings import About, Lease, Living, Remark
+from ..core.model import UNIT, Config
 from . import living
 from .node import Node
 from .systemd import DOWN, Manager, Runtime
@@ -17,38 +17,38 @@ _ORDER: Final = f"; if so at each boot: systemctl edit {UNIT}, [Unit] Before="
 _NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, add that"
 
 
-def rule(node: Node, config: Config, manager: Manager, due: Mapping[str, tuple[Lease, ...]]) -> Ruling:
-    """Refuse where anything says that a pod may live, of these leases or at all; a doubt is enough.
+def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> tuple[str | None, tuple[Remark, ...]]:
+    """Say why none may go: anything that says that a pod may live, of these leases or at all; a doubt is enough.
 
     But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
     """
     runtime, silent = manager.runtime(config.runtime_units)
     remarks = []
     if silent is not None:
-        alone = "; relying on the look at processes alone" if runtime is None else ""
+        alone = "" if runtime else "; relying on the look at processes alone"
         remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
-    if runtime is not None and not runtime.is_known:
+    is_known = runtime is not None and any(unit.exists for unit in runtime.units)
+    if runtime is not None and not is_known:
         remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
-    refusal = None if runtime is None else _of_units(config.runtime_units, runtime)
-    if refusal is None and living.answers(node):
+    why = None if runtime is None else _of_units(config.runtime_units, runtime)
+    if why is None and living.answers(node):
         unit = "its unit (and add it to runtime_units)"
-        refusal = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}{unit}"
-    if refusal is None:
-        found = living.whose(node, [lease for its in due.values() for lease in its], caged=True)
-        refusal = _of_pods(found)
-        if refusal is None and runtime is not None and runtime.is_known and runtime.starting:
+        why = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}{unit}"
+    if why is None:
+        found = living.whose(node, due, caged=True)
+        why = _of_pods(found)
+        if why is None and runtime is not None and is_known and runtime.starting:
             remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)
-        elif refusal is None:
-            refusal = next(iter(found.doubts), None)
-    return Ruling(refusal, remarks=tuple(remarks))
+        elif why is None:
+            why = next(iter(found.doubts), None)
+    return why, tuple(remarks)
 
 
 def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
     for name, unit in zip(names, runtime.units, strict=True):
-        if unit.state not in DOWN:
-            return f"{name} is {unit.state}, pods may live{_ORDER}{name}"
-        if unit.has_run:
-            return f"{name} has been up since this kernel started, pods may live{_ORDER}{name}"
+        if unit.state not in DOWN or unit.has_run:
+            what = "has been up since this kernel started" if unit.state in DOWN else f"is {unit.state}"
+            return f"{name} {what}, pods may live{_ORDER}{name}"
     return None
 
 

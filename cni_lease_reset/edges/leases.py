@@ -5,51 +5,78 @@ import fcntl
 import fnmatch
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack
 from typing import Final
 
-from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Survey, Trouble
+from ..core.errors import describe, printable
+from ..core.findings import About, Lease, Network, Remark, Survey, Trouble
+from ..core.model import Config
 from . import durable
-from .lock import within
-from .node import Node
+from .lock import take
+from .node import Node, utc
 
-_LOCK: Final = "lock"
 # Errors of a lease itself, damaged or protected, and not of its network.
 OF_ONE_LEASE: Final = (errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES)
+_NO_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # what a file system says that has none
 _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
 
 
 class Hold(ExitStack):
-    """host-local's locks, each taken before its network is read, and held to the end of a ``with``: no ADD slips in."""
+    """host-local's own locks, each taken before its network is read, and held to the end; a rehearsal only looks."""
 
-    def __init__(self, node: Node, *, patience: float = 0) -> None:
+    def __init__(self, node: Node, *, patience: float = 0, create: bool = False) -> None:
         super().__init__()
-        self._node, self._patience = node, patience
+        self._node, self._patience, self._create = node, patience, create
         self.networks: dict[str, int] = {}  # directories of which the lock is ours
-        self.failed: dict[str, OSError] = {}  # why it is not
+        self.failed: dict[str, OSError] = {}  # why it is not; ``BlockingIOError`` while a plugin holds it
+        self.remarks: list[Remark] = []
 
     def take(self, data: int, name: str) -> int | None:
         """Open a network and lock it, or note why not."""
-        locking = locked(data, name, patience=self._patience, rehearse=self._node.rehearsal)
         try:
-            self.networks[name] = self.enter_context(locking)
+            with ExitStack() as stack:
+                network = stack.enter_context(durable.opened(data, name, create=self._create))
+                self._lock(network, name, stack)
+                self.networks[name] = network
+                self.push(stack.pop_all())
         except OSError as error:
             self.failed[name] = error
         return self.networks.get(name)
 
+    def _lock(self, network: int, name: str, stack: ExitStack) -> None:
+        # For writing, or NFS gives none. O_CREAT as host-local does; and it is never removed. O_NONBLOCK: maybe a FIFO.
+        access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR | os.O_CREAT
+        try:
+            flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = os.open("lock", flags, 0o750, dir_fd=network)
+        except (FileNotFoundError, PermissionError):
+            if self._node.rehearsal:
+                return
+            raise
+        stack.callback(os.close, lock)
+        try:
+            take(lock, self._patience)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            lacking = f"without host-local's lock, for its file system has none ({error.strerror})"  # nor has a plugin
+            self.remarks.append(Remark(About.IGNORED, f"Network {printable(name)} was dealt with {lacking}, ignoring"))
+        else:  # a close alone would leave it with a child that was forked meanwhile
+            stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
+            if self._node.rehearsal:
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
-def survey(node: Node, config: Config, hold: Hold | None = None) -> Survey:
+
+def survey(node: Node, config: Config, hold: Hold | None = None, *, dated: bool = True) -> Survey:
     """Read each network, once, and those that are configured under ``hold``; none without a data directory.
 
-    Raises ``OSError`` where that cannot be listed.
+    Without ``dated`` the leases tell no time. Raises ``OSError`` where that cannot be listed.
     """
     try:
         with durable.directory(config.data_dir, root=node.root) as data:
             names = sorted(os.listdir(data))
             listed = {name for pattern in config.networks for name in fnmatch.filter(names, pattern)}
-            found = {name: look(data, name, hold if name in listed else None) for name in names}
+            found = {name: look(data, name, hold if name in listed else None, dated=dated) for name in names}
     except FileNotFoundError:
         return Survey()
     networks = [each for each in found.values() if isinstance(each, Network)]
@@ -60,52 +87,63 @@ def survey(node: Node, config: Config, hold: Hold | None = None) -> Survey:
     )
 
 
-def look(data: int, name: str, hold: Hold | None = None) -> Network | Trouble:
+def look(data: int, name: str, hold: Hold | None = None, *, dated: bool = True) -> Network | Trouble:
     """Read one network and count its leases, by address family and state; unlocked where the lock cannot be had."""
     try:
         with ExitStack() as stack, durable.named(name):
             held = None if hold is None else hold.take(data, name)
-            files = tuple(_contents(stack.enter_context(durable.opened(data, name)) if held is None else held))
+            found = _read(stack.enter_context(durable.opened(data, name)) if held is None else held, dated=dated)
     except NotADirectoryError:  # that will not mend by itself
         return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
     except OSError as error:
         return Trouble(name, describe(error), again=True)
-    inet = [_is_torn(content) for address, content, _ in files if ":" not in address]
-    inet6 = [_is_torn(content) for address, content, _ in files if ":" in address]
-    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6), files)
+    inet = [lease.torn for lease in found if ":" not in lease.address]
+    inet6 = [lease.torn for lease in found if ":" in lease.address]
+    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6), found)
 
 
-def _contents(network: int) -> Iterator[tuple[str, bytes | None, float]]:
-    """Yield each lease's address, content (``None``: it cannot be read) and time, but for what a DEL removes."""
+def _read(network: int, *, dated: bool) -> tuple[Lease, ...]:
+    """Read each lease, once, but for what a DEL removes meanwhile; their times cost another call each."""
+    found = []
     with os.scandir(network) as entries:
-        names = [entry.name for entry in entries if is_address(entry.name) and entry.is_file(follow_symlinks=False)]
+        names = [entry.name for entry in entries if is_address(entry.name) and _is_file(entry)]
     for name in names:
         try:
-            yield name, *durable.content(network, name, _LIMIT + 1)
+            content = durable.content(network, name, _LIMIT + 1)
+            written = os.stat(name, dir_fd=network, follow_symlinks=False).st_mtime if dated else 0.0
+            found.append(parse(name, content, written))
         except OSError as error:
             if error.errno in OF_ONE_LEASE:
-                yield name, None, 0.0
+                found.append(Lease(name, None, torn=False, unread=error.strerror or "?"))
             elif error.errno != errno.ENOENT:
                 raise
+    return tuple(found)
 
 
-def inventory(network: Network) -> tuple[Lease, ...]:
-    """Parse the leases of a network, in the order of their addresses."""
-    found = (parse(*each) for each in network.files)
-    return tuple(sorted(found, key=lambda lease: (":" in lease.address, packed(lease.address))))
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:
+        return True  # what cannot be looked at cannot be opened either, and that says why
 
 
-def parse(address: str, content: bytes | None, written: float) -> Lease:
-    """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface."""
-    torn = _is_torn(content)
-    if content is None or torn or len(content) > _LIMIT:
-        return Lease(address, None, torn, written)
-    return Lease(address, os.fsdecode(content.partition(b"\n")[0].strip()), torn, written)
+def newest(found: Survey) -> tuple[float, str]:
+    """Tell when the last lease of a configured network was written, in seconds since 1970, and which it is."""
+    dated = ((lease.written, each.name, lease.address) for each in found.networks for lease in each.found)
+    when, network, address = max(dated, default=(0.0, "", ""))
+    return when, f"lease {address} of {printable(network)}, written {utc(when)}"
 
 
-def _is_torn(content: bytes | None) -> bool:
-    """Whether a power cut took the content; host-local never fsyncs, so nothing is left of it, or NUL bytes."""
-    return content is not None and len(content) <= _LIMIT and not content.strip(b"\0")
+def parse(address: str, content: bytes, written: float) -> Lease:
+    """Read a lease: the container id, and since host-local 0.8 a CRLF and the interface.
+
+    Torn is what a power cut left: host-local never fsyncs, so nothing of it, or NUL bytes.
+    """
+    if len(content) > _LIMIT:
+        return Lease(address, None, torn=False, written=written)
+    if not content.strip(b"\0"):
+        return Lease(address, None, torn=True, written=written)
+    return Lease(address, content.partition(b"\n")[0].strip().decode("utf-8", "surrogateescape"), False, written)
 
 
 def is_address(name: str) -> bool:
@@ -120,33 +158,3 @@ def is_address(name: str) -> bool:
 def packed(address: str) -> bytes:
     """Return an address as bytes, which sort by number. Raises ``OSError``, and ``UnicodeEncodeError``."""
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-
-
-@contextmanager
-def locked(data: int, name: str, *, create: bool = False, patience: float = 0, rehearse: bool = False) -> Iterator[int]:
-    """Open a network and hold host-local's own lock on it; yields the directory's descriptor.
-
-    Waits ``patience`` seconds for the lock; a rehearsal only sees whether it can be had. Raises ``BlockingIOError``
-    while a plugin holds it, and ``OSError`` where there is no such directory.
-    """
-    with durable.opened(data, name, create=create) as network:
-        if rehearse:
-            with suppress(FileNotFoundError, PermissionError), _lock(network, 0, patience):
-                pass
-            yield network
-        else:
-            with _lock(network, os.O_CREAT, patience):  # as host-local does; and it is never removed
-                yield network
-
-
-@contextmanager
-def _lock(network: int, create: int, patience: float) -> Iterator[None]:
-    flags = os.O_RDONLY | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: it may be a FIFO
-    lock = os.open(_LOCK, flags, 0o750, dir_fd=network)
-    try:
-        with within(patience) if patience else nullcontext():
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patience else fcntl.LOCK_NB))
-        yield
-    finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
-        os.close(lock)

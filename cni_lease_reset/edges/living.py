@@ -11,10 +11,9 @@ import socket
 from collections.abc import Collection
 from typing import Final
 
-from ..core.errors import describe, printable
-from ..core.fate import Living
-from ..core.model import Lease
-from . import child, mountinfo, namespaces, traces
+from ..core.errors import NoAnswerError, describe, printable
+from ..core.findings import Lease, Living
+from . import child, lock, mountinfo, namespaces, traces
 from .node import Node
 from .sight import Sight, content
 
@@ -31,15 +30,14 @@ def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient:
     """
     if not (found or caged):
         return Living()
-    doubt = None if caged else own_room(node)
-    if doubt is not None:
+    if not caged and (doubt := own_room(node)) is not None:
         return Living(doubts=(doubt,))
     owners = {lease.owner for lease in found if lease.owner is not None}
     addresses = {lease.address for lease in found}
     sight = Sight(caged=caged, lenient=lenient)
     try:
-        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=child.SECONDS)
-    except child.NoAnswerError as error:
+        said = child.ask(lambda: tuple(look(node, owners, addresses, sight)), seconds=lock.WHO_LIVES)
+    except NoAnswerError as error:
         return Living(doubts=(f"who lives cannot be told: {error}",))
     return Living._make(said)
 
@@ -57,18 +55,12 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
     if mounts and not sight.caged:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
-    pods = (*before.pods, *after.pods, *_mounts_of_pods(mounts, before.states | after.states))
-    known = {owner for owner in owners if any(each.know(os.fsencode(owner)) for each in (before, after))}
+    states = tuple(f"{state}/" for state in before.states | after.states)
+    theirs = (m.point for m in mounts if _POD.fullmatch(os.path.basename(m.point)) or m.point.startswith(states))
+    named = [f"the network namespace of a pod is mounted at {printable(point, quoted=True)}" for point in theirs]
+    pods = (*before.pods, *after.pods, *named)
+    known = before.know(owners) | after.know(owners)
     return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
-
-
-def _mounts_of_pods(mounts: Collection[mountinfo.Mount], states: Collection[str]) -> list[str]:
-    """Say which mounted network namespaces are a pod's, by their names and places."""
-    return [
-        f"the network namespace of a pod is mounted at {printable(mount.point, quoted=True)}"
-        for mount in mounts
-        if _POD.fullmatch(os.path.basename(mount.point)) or mount.point.startswith(tuple(f"{s}/" for s in states))
-    ]
 
 
 def _doubt_hidden(sight: Sight, proc: str) -> None:

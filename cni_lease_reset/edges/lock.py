@@ -1,10 +1,10 @@
-"""One program at a time: a lock on the state directory, which nobody but its owner can take; a deadline for locks."""
+"""One program at a time: a lock on the state directory, which nobody but its owner can take; what waits how long."""
 
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -12,37 +12,53 @@ from ..core.errors import BusyError
 from . import durable
 from .node import STATE_DIRECTORY, Node
 
-_MODE: Final = 0o711  # of the state directory: who can open it can hold its lock; the files in it stay readable
+# How long we wait at most, in seconds; a test adds it up against the units.
+OURS: Final = 3.0  # boot: our own lock
+SYSTEMD: Final = 3.0  # boot: D-Bus, and again systemctl
+WHO_LIVES: Final = 5.0  # boot, and recover for each network
+HOST_LOCAL: Final = 10.0  # recover, for each network: on a full pool its lock is in demand
+SHUTDOWN: Final = 10.0  # shutdown in all: D-Bus and systemctl, then our own lock with what is left
+OF_SYSTEMD: Final = 2.0  # of it for D-Bus, and again for systemctl
 
 
 @contextmanager
-def only_one(node: Node, *, create: bool = False) -> Iterator[None]:
-    """Lock the state directory against our other programs. Raises :class:`BusyError`, and ``OSError``."""
-    if node.rehearsal:
-        # Only root may open the directory: for anybody else the lock is as if it were not held.
-        with suppress(FileNotFoundError, PermissionError), durable.directory(STATE_DIRECTORY, root=node.root) as state:
-            _lock(state)  # and let go at once: it is only looked at
-        yield
-        return
-    with durable.directory(STATE_DIRECTORY, root=node.root, create=create) as state:
-        _lock(state)
+def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterator[None]:
+    """Lock the state directory against our other programs, waiting ``patience`` seconds.
+
+    Raises :class:`BusyError`, and ``OSError``.
+    """
+    directory = durable.directory(STATE_DIRECTORY, root=node.root, create=create and not node.rehearsal)
+    with ExitStack() as stack:
         try:
-            with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
-                os.fchmod(state, _MODE)
-            yield
-        finally:
-            fcntl.flock(state, fcntl.LOCK_UN)  # a close alone would leave it with a child that was forked meanwhile
+            state = stack.enter_context(directory)
+            take(state, 0 if node.rehearsal else patience)
+            stack.callback(fcntl.flock, state, fcntl.LOCK_UN)  # a close would leave it with a child forked meanwhile
+            if node.rehearsal:
+                fcntl.flock(state, fcntl.LOCK_UN)  # it is only looked at
+            else:
+                with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
+                    os.fchmod(state, 0o711)  # who can open it can hold its lock; the files in it stay readable
+        except BlockingIOError as error:
+            raise BusyError("another cni-lease-reset is at work, try again") from error
+        except (FileNotFoundError, PermissionError):
+            if not node.rehearsal:  # of nobody but root, who alone may open it: as if the lock were not held
+                raise
+        yield
 
 
-def _lock(state: int) -> None:
+def take(lock: int, patience: float) -> None:
+    """Lock an open file, waiting at most ``patience`` seconds. Raises ``BlockingIOError``."""
     try:
-        fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyError("another cni-lease-reset is at work, try again") from error
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not patience > 0:
+            raise
+        with _within(patience):
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def _within(seconds: float) -> Iterator[None]:
     """Let a lock be waited for, but not longer: then it is a ``BlockingIOError``, as if nobody had waited."""
     import signal  # a boot that waits for nobody does not pay for it
 

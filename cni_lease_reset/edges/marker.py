@@ -1,13 +1,13 @@
 """The boot marker: one small file that says whether the last boot came to a clean end."""
 
 import re
-import time
+from contextlib import suppress
 from typing import Final
 
-from ..core.errors import describe, printable
+from ..core.errors import printable
 from ..core.model import BootId, DamagedMarker, Marker, NoMarker, Reading, State
 from . import durable
-from .node import STATE_DIRECTORY, Node
+from .node import STATE_DIRECTORY, Node, utc
 
 NAME: Final = "marker"
 _HEADER: Final = '# Written by cni-lease-reset(8). "running" until a clean shutdown replaces it with "clean".\n'
@@ -23,8 +23,6 @@ def parse(content: bytes) -> Marker | DamagedMarker:
     """Read a marker. Exactly our three keys, once each, and a final newline; whatever else it is, it is damaged."""
     if not content:
         return DamagedMarker("it is empty")
-    if len(content) > _LIMIT:
-        return DamagedMarker(f"it is longer than {_LIMIT} bytes")
     if not content.isascii():
         return DamagedMarker("it is not text")
     text = content.decode()
@@ -56,48 +54,25 @@ def read(node: Node) -> Reading:
 
 def _read(directory: int) -> Reading:
     try:
-        return parse(durable.read(directory, NAME, _LIMIT + 1))
+        content, status = durable.read(NAME, _LIMIT, parent=directory)
     except FileNotFoundError:
         return NoMarker()
     except OSError as error:
         is_file = not isinstance(error, durable.NotAFileError)
         return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
+    found = parse(content)
+    return found._replace(written=status.st_mtime) if isinstance(found, Marker) else found
 
 
-def take(node: Node, reading: Reading, boot_id: BootId | None) -> str | None:
-    """Use up a clean mark, so that a crash of this boot can never pass for clean; leave any other marker alone.
-
-    One that could not be read may be such a mark, and goes, too. Returns what went wrong where it had to stay.
-    """
-    is_unread = isinstance(reading, DamagedMarker) and reading.unread
-    if not is_unread and not (isinstance(reading, Marker) and reading.state is State.CLEAN):
-        return None
-    try:
-        if boot_id is None or is_unread:
-            _remove(node)
-        else:
-            record(node, State.RUNNING, boot_id)
-    except OSError:  # a full disk, most likely: unlink needs no space, and the next boot will say "unknown"
-        try:
-            _remove(node)
-        except OSError as error:
-            return describe(error)
-    return None
-
-
-def _remove(node: Node) -> None:
+def take(node: Node) -> None:
+    """Remove the marker for good: nothing older can speak for this boot. Needs no space. Raises ``OSError``."""
     if not node.rehearsal:
-        with durable.directory(STATE_DIRECTORY, root=node.root) as directory:
+        with suppress(FileNotFoundError), durable.directory(STATE_DIRECTORY, root=node.root) as directory:
             durable.remove(directory, NAME)
 
 
 def record(node: Node, state: State, boot_id: BootId) -> None:
-    """Replace the marker, durably; where it says just that, since taking the clean mark, two fsyncs are saved."""
-    if node.rehearsal:
-        return
-    with durable.directory(STATE_DIRECTORY, root=node.root) as directory:
-        found = _read(directory)
-        if isinstance(found, Marker) and (found.state, found.boot_id) == (state, boot_id):
-            return
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        durable.replace(directory, NAME, render(Marker(state, boot_id, since)))
+    """Replace the marker, durably. Raises ``OSError``."""
+    if not node.rehearsal:
+        with durable.directory(STATE_DIRECTORY, root=node.root) as directory:
+            durable.replace(directory, NAME, render(Marker(state, boot_id, utc())))

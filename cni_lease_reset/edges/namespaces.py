@@ -77,14 +77,10 @@ class Addresses:
         for mount in mounted(self._sight, proc) if failed else ():  # what is gone by now had ended
             why = None if mount.root in entered else failed.get(mount.root)
             if why is not None:
-                self._sight.doubt("nsfs", _not_entered(mount.point, why), why)
-
-
-def _not_entered(point: str, error: OSError) -> str:
-    denied = error.errno in (errno.EACCES, errno.EPERM)
-    hint = "run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE" if denied else "another mount may cover it"
-    place = printable(point, quoted=True)
-    return f"the network namespace mounted at {place} cannot be entered: {error.strerror} ({hint})"
+                denied = why.errno in (errno.EACCES, errno.EPERM)
+                hint = "run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE" if denied else "another mount may cover it"
+                place = f"the network namespace mounted at {printable(mount.point, quoted=True)}"
+                self._sight.doubt("nsfs", f"{place} cannot be entered: {why.strerror} ({hint})", why)
 
 
 def _as_in_proc(address: str) -> bytes:

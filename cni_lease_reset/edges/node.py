@@ -1,6 +1,7 @@
 """The node as a value: where everything lies below a root."""
 
 import os
+import time
 from typing import Final, NamedTuple
 
 from ..core.model import BootId
@@ -42,6 +43,14 @@ class Node(NamedTuple):
     def trusted_users(self) -> frozenset[int]:
         """The user ids whose files count as the administrator's."""
         return frozenset({0} if self.is_this_machine else {0, os.geteuid()})
+
+
+def utc(seconds: float | None = None) -> str:
+    """Write a time, or now, as the marker does."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return "at no time that a calendar knows"
 
 
 def set_aside_directory(data_dir: str) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import os
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from ..core.model import About, BootId, Judgement, NetworkOutcome, Outcome, Remark, Result, Verdict
+from ..core.findings import About, NetworkOutcome, Outcome, Remark, Result
+from ..core.model import BootId, Judgement, Verdict
 from . import durable
 from .node import RUNTIME_DIRECTORY, Node
 
@@ -12,45 +13,41 @@ _NAME: Final = "boot"
 _LIMIT: Final = 1 << 20
 
 
-class Began(NamedTuple):
-    """``boot`` began under this boot id, and did not end, or is still at work."""
+class Record(NamedTuple):
+    """What /run tells of the last ``boot``: nothing where none ran."""
 
-    boot_id: BootId
+    boot_id: BootId | None = None
+    outcome: Outcome | None = None  # None where it did not end, or is still at work
+    unread: str | None = None  # why it cannot be read
+    late: bool = False  # the package came to the running system: no boot could run
 
+    def ran(self, boot_id: BootId) -> bool:
+        """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
+        return self.unread is not None or self.boot_id == boot_id
 
-class Unreadable(NamedTuple):
-    """There is a record that cannot be read."""
-
-    why: str
-
-
-Record: TypeAlias = Outcome | Began | Unreadable | None  # the last: there is none
+    def of(self, boot_id: BootId | None) -> Outcome | None:
+        """Return what this boot came to, as far as the record tells."""
+        return self.outcome if self.boot_id == boot_id else None
 
 
 def read(node: Node) -> Record:
     """Read the record of the last ``boot``."""
     try:
         with durable.directory(RUNTIME_DIRECTORY, root=node.root) as directory:
-            return parse(durable.read(directory, _NAME, _LIMIT))
+            return parse(durable.read(_NAME, _LIMIT, parent=directory)[0])
     except FileNotFoundError:
-        return None
+        return Record(late=os.path.exists(node.path(f"{RUNTIME_DIRECTORY}/installed")))  # by our packages
     except OSError as error:
-        return Unreadable(error.strerror or str(error))
+        return Record(unread=error.strerror or str(error))
 
 
-def ran(record: Record, boot_id: BootId) -> bool:
-    """Whether ``boot`` ran before under this kernel. A record that cannot be read counts: the safe side."""
-    return record is not None and (isinstance(record, Unreadable) or record.boot_id == boot_id)
-
-
-def judged(record: Record, boot_id: BootId | None) -> Outcome | None:
-    """Return what this boot came to, as far as the record tells."""
-    return record if isinstance(record, Outcome) and record.boot_id == boot_id else None
-
-
-def begin(node: Node, boot_id: BootId) -> None:
-    """Record that ``boot`` runs, whatever comes of it. Raises ``OSError``."""
-    _write(node, {"boot_id": boot_id})
+def begin(node: Node, boot_id: BootId) -> OSError | None:
+    """Record that ``boot`` runs, whatever comes of it: a later one may find living pods. Returns why it cannot."""
+    try:
+        _write(node, {"boot_id": boot_id})
+    except OSError as error:
+        return error
+    return None
 
 
 def finish(node: Node, outcome: Outcome) -> None:
@@ -98,14 +95,14 @@ def _counts(of: NetworkOutcome) -> dict[str, int]:
     return {"found": of.found, "cleared": of.cleared, "kept": of.kept, "torn": of.torn}
 
 
-def parse(content: bytes) -> Outcome | Began | Unreadable:
+def parse(content: bytes) -> Record:
     """Read a record that :func:`begin` or :func:`finish` wrote."""
     try:
         record = json.loads(content)
         if record.keys() == {"boot_id"}:
-            return Began(BootId(record["boot_id"]))
+            return Record(BootId(record["boot_id"]))
         networks = record["networks"]
-        return Outcome(
+        outcome = Outcome(
             record["boot_id"],
             Judgement(Verdict(record["verdict"]), record["verdict_reason"], record["previous_boot_id"]),
             Result(record["result"]),
@@ -116,5 +113,6 @@ def parse(content: bytes) -> Outcome | Began | Unreadable:
             tuple(Remark(About(each["about"]), each["text"]) for each in record["remarks"]),
             record["usec"],
         )
+        return Record(outcome.boot_id, outcome)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return Unreadable(f"no record of ours ({type(error).__name__})")
+        return Record(unread=f"no record of ours ({type(error).__name__})")

@@ -10,94 +10,88 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple, TypeAlias
 
 from ..core.errors import describe
-from ..core.model import Config, Lease, Network, Reset, Ruling, Step, Stuck, Trouble
-from . import durable, leases
+from ..core.findings import Lease, Network, Remark, Reset, Step, Stuck, Trouble
+from . import leases
 from .leases import Hold
-from .node import Node
 from .shelf import Shelf
 
 BUSY: Final = "busy: another process holds host-local's lock"
-PATIENCE: Final = 10.0  # seconds for host-local's lock, where a person waits: on a full pool it is in demand
-# A link or a directory in place of a network or of its lock, put there since we looked: the same at every boot.
+# A link or a directory in place of a network or of its lock: the same at every boot.
 _NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
-# Says of the leases that are due, by network, whether they may go now.
-Guard: TypeAlias = Callable[[Mapping[str, tuple[Lease, ...]]], Ruling]
+# Says of the leases that are due why none of them may go, and what it survived in asking.
+Guard: TypeAlias = Callable[[list[Lease]], tuple[str | None, tuple[Remark, ...]]]
 
 
-def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, reset: Shelf) -> Reset:
-    """Ask the guard, and move what is due of the networks that are held, but for what the guard spares."""
-    found = {network.name: network for network in networks}
-    troubles = [_trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed]
-    stuck: list[Stuck] = []
+class Moved(NamedTuple):
+    """What came of moving a network's leases, here or back."""
+
+    number: int = 0  # of those that went
+    stuck: tuple[Stuck, ...] = ()  # stayed, each for a reason of its own
+    trouble: str | None = None  # why the rest stayed, too
+    taken: int = 0  # of those that stayed because their addresses have leases now
+    remarks: tuple[Remark, ...] = ()
+
+
+def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, onto: Shelf) -> Reset:
+    """Ask the guard, and move what is due of the networks that are held."""
+    found = {network.name: network.found for network in networks}
+    failed = tuple(trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed)
     due = {
-        name: tuple(lease for each in found[name].files if (lease := leases.parse(*each)).torn or not torn_only)
+        name: [lease for lease in found[name] if lease.torn or not torn_only]
         for name, _, torn_only in steps
         if name in hold.networks
     }
-    ruling = guard(due) if due else Ruling()
-    if ruling.refusal is not None:
-        return Reset(refusal=ruling.refusal, troubles=tuple(troubles), remarks=ruling.remarks)
-    cleared = []
-    for name, its in due.items():
-        going = [lease.address for lease in its if lease.address not in ruling.spared]
-        cleared.append((name, _move(name, hold.networks[name], going, reset, troubles, stuck)))
-    return Reset(reset.name, tuple(cleared), tuple(troubles), tuple(stuck), remarks=ruling.remarks + reset.remarks)
+    refusal, remarks = guard([lease for its in due.values() for lease in its]) if due else (None, ())
+    remarks = (*hold.remarks, *remarks)
+    if refusal is not None:
+        return Reset(refusal=refusal, troubles=failed, remarks=remarks)
+    done = onto_shelf({name: [lease.address for lease in its] for name, its in due.items()}, hold, onto)
+    return done._replace(troubles=failed + done.troubles, remarks=remarks + done.remarks)
 
 
-def _trouble(network: str, error: OSError) -> Trouble:
-    why = BUSY if isinstance(error, BlockingIOError) else describe(error)
-    return Trouble(network, why, again=error.errno not in _NEVER_MENDS)
+def onto_shelf(going: Mapping[str, list[str]], hold: Hold, onto: Shelf) -> Reset:
+    """Move leases of networks that are held; what fails is their network's own."""
+    done: dict[str, Moved] = {}
+    for name, its in going.items():
+        try:
+            with ExitStack() as stack:
+                done[name] = move(name, its, hold.networks[name], onto.folder(name, stack)) if its else Moved()
+        except OSError as error:
+            done[name] = Moved(trouble=why_of(error))
+    troubles = tuple(Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None)
+    stuck = tuple(lease for each in done.values() for lease in each.stuck)
+    cleared = tuple((name, each.number) for name, each in done.items())
+    return Reset(onto.name, cleared, troubles, stuck, remarks=onto.remarks)
 
 
-def _move(name: str, network: int, going: list[str], reset: Shelf, troubles: list[Trouble], stuck: list[Stuck]) -> int:
-    """Move leases, one rename each, and return how many went."""
-    moved = 0
-    failed: list[Stuck] = []
-    try:
-        with ExitStack() as stack:
-            folder = reset.folder(name, stack) if going else -1
-            for lease in going:
-                try:
-                    if not reset.node.rehearsal:
-                        os.rename(lease, lease, src_dir_fd=network, dst_dir_fd=folder)
-                    moved += 1
-                except FileNotFoundError:  # somebody removed it, lock or not
-                    continue
-                except OSError as error:  # one lease's own matter, unless it is wrong with all of two or more
-                    if error.errno not in leases.OF_ONE_LEASE or len(going) == len(failed) + 1 > 1:
-                        raise
-                    failed.append(Stuck(name, lease, error.strerror or str(error)))
-    except OSError as error:
-        troubles.append(_trouble(name, error))
-    stuck += failed
-    return moved
+def trouble(name: str, error: OSError) -> Trouble:
+    """Say why a network cannot be held, and whether that will mend by itself."""
+    return Trouble(name, why_of(error), again=error.errno not in _NEVER_MENDS)
 
 
-class Restored(NamedTuple):
-    """What was put back into a network."""
-
-    network: str
-    back: int
-    left: int  # stayed on the shelf, for their addresses have leases now
-    trouble: str | None = None  # why the rest stayed there, too
+def why_of(error: OSError) -> str:
+    """Say why a network was not dealt with."""
+    return BUSY if isinstance(error, BlockingIOError) else describe(error)
 
 
-def restore(reset: int, name: str, node: Node, config: Config) -> Restored:
-    """Put one network's leases of an open reset back, never over a lease that exists now."""
-    back = left = 0
-    try:
-        with ExitStack() as stack:
-            data = stack.enter_context(durable.directory(config.data_dir, root=node.root, create=True))
-            network = stack.enter_context(leases.locked(data, name, create=True, patience=PATIENCE))
-            folder = stack.enter_context(durable.opened(reset, name))
-            there = set(os.listdir(network))
-            for lease in filter(leases.is_address, os.listdir(folder)):  # nothing that somebody else put there
-                if lease in there:  # and nobody can add one: the lock is ours
-                    left += 1
-                else:
-                    os.rename(lease, lease, src_dir_fd=folder, dst_dir_fd=network)
-                    back += 1
-    except OSError as error:
-        return Restored(name, back, left, _trouble(name, error).why)
-    return Restored(name, back, left)
+def move(name: str, going: list[str], source: int, target: int | None) -> Moved:
+    """Move leases, one rename each; without a target it is a rehearsal.
+
+    What is wrong with one lease is its own matter, unless none of several can be moved.
+    """
+    moved, stuck = 0, list[Stuck]()
+    for lease in going:
+        try:
+            if target is not None:
+                os.rename(lease, lease, src_dir_fd=source, dst_dir_fd=target)
+            moved += 1
+        except FileNotFoundError:  # somebody removed it, lock or not
+            continue
+        except OSError as error:
+            if error.errno not in leases.OF_ONE_LEASE:
+                return Moved(moved, tuple(stuck), describe(error))
+            stuck.append(Stuck(name, lease, str(error.strerror)))
+    if len(stuck) > 1 and not moved:
+        return Moved(trouble=f"all {len(stuck)} leases stay: {stuck[-1].why}")
+    return Moved(moved, tuple(stuck))

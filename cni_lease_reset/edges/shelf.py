@@ -1,21 +1,22 @@
-"""The shelf: one folder a reset under set-aside/, newest number last, and why it was made beside the leases."""
+"""The shelf: one folder a reset under set-aside/, newest number last; beside its leases why it was made, of what."""
 
 import errno
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ..core.errors import describe
-from ..core.model import About, BootId, Config, Remark
+from ..core.findings import About, Remark
+from ..core.model import BootId, Config
 from . import durable
 from .node import Node, set_aside_directory
 
 _RESET: Final = r"[0-9]+-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 _REASON: Final = "reason"
-_OF_ONE_BOOT: Final = 20
+_DATA_DIR: Final = "\ndata_dir="
 MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 
 
@@ -28,11 +29,11 @@ class Shelf:
         self.name: str | None = None
         self.remarks: tuple[Remark, ...] = ()
 
-    def folder(self, network: str, stack: ExitStack) -> int:
-        """Make the folder for a network's leases and return its descriptor, closed with the stack."""
+    def folder(self, network: str, stack: ExitStack) -> int | None:
+        """Make a network's folder and return its descriptor, closed with the stack; none in a rehearsal."""
         if self.node.rehearsal:
             self.name = "a new reset"  # its number and time are made with it
-            return -1
+            return None
         path = set_aside_directory(self.config.data_dir)
         above = stack.enter_context(durable.directory(path, root=self.node.root, create=True))
         if self.name is None:
@@ -48,7 +49,7 @@ class Shelf:
         try:  # to leave the reason for status; on a full disk leases can still be renamed
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(f"{name}/{_REASON}", flags, 0o644, dir_fd=above), "wb") as file:
-                file.write(f"{self._reason}\n".encode(errors="replace"))
+                file.write(f"{self._reason}{_DATA_DIR}{self.config.data_dir}\n".encode(errors="replace"))
         except OSError as error:
             text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
             self.remarks = (Remark(About.IGNORED, text),)
@@ -73,26 +74,38 @@ def listing(node: Node, config: Config) -> list[str]:
         return []
 
 
-def reason(reset: int) -> str:
-    """Read why an open reset was made; nothing where a crash took it, or an older version never wrote it."""
-    try:
-        return durable.read(reset, _REASON, 200).decode(errors="replace").strip()
-    except OSError:
-        return ""
+def origin(reset: int) -> tuple[str, str]:
+    """Read why an open reset was made, and of which data directory; nothing where a crash or a full disk took it."""
+    text = ""
+    with suppress(OSError):
+        text = durable.read(_REASON, 1 << 16, parent=reset)[0].decode(errors="replace")
+    why, _, data_dir = text.partition(_DATA_DIR)
+    return why.strip(), data_dir.rstrip("\n")
 
 
-def prune(node: Node, config: Config) -> None:
+def prune(node: Node, config: Config) -> tuple[Remark, ...]:
     """Remove the resets of all but the newest ``keep_resets`` boots, oldest first, at most :data:`MOST_REMOVED` files.
 
     The last act of whoever made one. Those without a lease do not count and go, too: a boot that fails time and again
-    must not cost older evidence. Raises ``OSError`` at the first thing that cannot be removed.
+    must not cost older evidence. What cannot be removed is passed over, and told.
     """
+    failed: list[OSError] = []
     if node.rehearsal:
-        return
-    budget = MOST_REMOVED
-    with durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
-        for reset in outdated([each for each in resets(above) if not discard(above, each)], config.keep_resets):
-            budget = _remove(above, reset, budget)
+        return ()
+    with _noted(failed), durable.directory(set_aside_directory(config.data_dir), root=node.root) as above:
+        kept = [each for each in resets(above) if not discard(above, each, failed)]
+        budget = MOST_REMOVED
+        for reset in outdated(kept, config.keep_resets):
+            budget = _remove(above, reset, budget, failed)
+    return of_failed(failed)
+
+
+def of_failed(failed: Sequence[OSError]) -> tuple[Remark, ...]:
+    """Tell in one remark what of a shelf could not be removed."""
+    if not failed:
+        return ()
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return (Remark(About.IGNORED, f"Old resets cannot be removed: {describe(failed[0])}{more}, ignoring"),)
 
 
 def outdated(found: Sequence[str], boots: int) -> list[str]:
@@ -103,23 +116,32 @@ def outdated(found: Sequence[str], boots: int) -> list[str]:
     by_boot: dict[str, list[str]] = {}  # newest first, boots and their resets
     for reset in reversed(found):
         by_boot.setdefault(reset.rpartition("-")[2], []).append(reset)
-    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:_OF_ONE_BOOT], of_boot[-1])}
+    kept = {each for of_boot in list(by_boot.values())[:boots] for each in (*of_boot[:20], of_boot[-1])}
     return [reset for reset in found if reset not in kept]
 
 
-def _remove(parent: int, name: str, budget: int) -> int:
+def _remove(parent: int, name: str, budget: int, failed: list[OSError]) -> int:
     """Remove a directory's files while the budget lasts, and the directory with its last; return what is left of it."""
-    with durable.opened(parent, name) as directory:
-        with os.scandir(directory) as found:
-            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
-        for entry, is_directory in entries:
-            if is_directory:
-                budget = _remove(directory, entry, budget)
-            elif budget:
-                os.unlink(entry, dir_fd=directory)
+    with _noted(failed), durable.opened(parent, name) as directory:
+        inside = folders(directory)
+        for folder in inside:
+            budget = _remove(directory, folder, budget, failed)
+        for file in sorted({*os.listdir(directory)} - {*inside})[:budget]:
+            with _noted(failed):
+                os.unlink(file, dir_fd=directory)
                 budget -= 1
-    _remove_empty(name, parent)
+        os.rmdir(name, dir_fd=parent)
     return budget
+
+
+@contextmanager
+def _noted(failed: list[OSError]) -> Iterator[None]:
+    """Go on past what fails; a directory that is not empty is no failure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            failed.append(error)
 
 
 def folders(directory: int) -> list[str]:
@@ -128,22 +150,15 @@ def folders(directory: int) -> list[str]:
         return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
 
 
-def discard(above: int, reset: str) -> bool:
+def discard(above: int, reset: str, failed: list[OSError]) -> bool:
     """Remove a reset if no lease is left in it, and return whether that is so; what somebody else put there stays."""
-    with durable.opened(above, reset) as directory:
+    with _noted(failed), durable.opened(above, reset) as directory:
         for folder in folders(directory):
-            _remove_empty(folder, directory)
+            with _noted(failed):
+                os.rmdir(folder, dir_fd=directory)
         if folders(directory):
             return False
         if os.listdir(directory) == [_REASON]:
             os.unlink(_REASON, dir_fd=directory)
-    _remove_empty(reset, above)
-    return True
-
-
-def _remove_empty(name: str, parent: int) -> None:
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
+        os.rmdir(reset, dir_fd=above)
+    return True  # or nobody can tell: it counts for nothing

@@ -1,27 +1,19 @@
 """What systemd knows: over D-Bus with pystemd, or from systemctl where D-Bus does not answer. The only pystemd here."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from pystemd.dbuslib import DBus
+from ..core.errors import NoAnswerError
+from .lock import OF_SYSTEMD, SYSTEMD
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
-SECONDS: Final = 3.0  # for D-Bus, and again for systemctl
 _SYSTEMCTL: Final = "/usr/bin/systemctl"
 _SYSTEMD: Final = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _UNIT: Final = b"org.freedesktop.systemd1.Unit"
 _LEFT: Final = "InactiveExitTimestampMonotonic"  # when it last left "inactive": 0 if never, under this kernel
 
-T = TypeVar("T")
 _Told: TypeAlias = tuple[str, list[tuple[str, bool, bool, bool]]]  # SystemState and units, as they fit through a pipe
-
-
-class Answer(NamedTuple, Generic[T]):
-    """An answer, and why it was not D-Bus that gave it; the value is ``None`` where nobody answered."""
-
-    value: T | None
-    remark: str | None = None
+WhyNot: TypeAlias = str | None  # why it was not D-Bus that answered; the answer is None where nobody did
 
 
 class Unit(NamedTuple):
@@ -40,87 +32,72 @@ class Runtime(NamedTuple):
     starting: bool  # systemd has not finished its first transaction: this is the boot itself
     stopping: bool = False
 
-    @property
-    def is_known(self) -> bool:
-        """Whether one of them is on this node at all."""
-        return any(unit.exists for unit in self.units)
-
 
 class Manager:
     """What we ask systemd, answered for a tree under ``--root``: there none runs."""
 
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
+    def runtime(self, units: Sequence[str]) -> tuple[Runtime | None, WhyNot]:
         """Tell whether these units are up, and whether they ever were: nothing runs, and nothing ran."""
-        return Answer(Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True))
+        return Runtime(tuple(Unit("inactive", exists=True, has_run=False) for _ in units), starting=True), None
 
-    def going_down(self) -> Answer[bool]:
+    def going_down(self) -> tuple[bool | None, WhyNot]:
         """Tell whether the system shuts down."""
-        return Answer(None)
+        return None, None
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:  # noqa: ARG002  nobody can tell
-        """Tell which units a unit is ordered before, whether they exist or not; ``None`` where nobody can tell."""
-        return None
+    def show(self, properties: str, *units: str) -> list[dict[str, str]]:  # noqa: ARG002  nobody can tell
+        """Tell properties of each unit. Raises :class:`NoAnswerError`."""
+        raise NoAnswerError("there is no systemd")
 
 
 class Systemd(Manager):
     """The systemd of this machine."""
 
-    def runtime(self, units: Sequence[str]) -> Answer[Runtime]:
-        """Ask D-Bus, and systemctl where that does not answer, for at most ``SECONDS`` each.
+    def runtime(self, units: Sequence[str], *, seconds: float = SYSTEMD) -> tuple[Runtime | None, WhyNot]:
+        """Ask D-Bus, and systemctl where that does not answer, for at most so many seconds each.
 
         D-Bus in a child: a bus that accepts and never answers blocks for 90 s, and libsystemd since 257 heeds no alarm.
         """
         from . import child  # only a boot that asks pays for it
 
-        try:
-            told, silent = child.ask(lambda: _over_dbus(units), seconds=SECONDS)
-        except child.LateError:
-            told, silent = None, f"D-Bus did not answer within {SECONDS:.0f} s"
-        except child.NoAnswerError as error:
-            told, silent = None, f"D-Bus cannot be asked ({error})"
         remark = None
-        if told is None:
+        try:
+            state, found = child.ask(lambda: _over_dbus(units), seconds=seconds)
+        except NoAnswerError as error:
+            remark = f"D-Bus cannot be asked ({error})"
             try:
-                told, remark = _through_systemctl(units), f"{silent}; asked systemctl instead"
-            except _NoAnswerError as error:
-                return Answer(None, f"{silent}; {error}")
-        state, found = told
-        starting, stopping = state in ("initializing", "starting"), state == "stopping"
-        return Answer(Runtime(tuple(map(Unit._make, found)), starting, stopping), remark)
+                state, found = _through_systemctl(units, seconds / 2)
+            except NoAnswerError as another:
+                return None, f"{remark}; {another}"
+            remark += "; asked systemctl instead"
+        starting = state in ("initializing", "starting")
+        return Runtime(tuple(map(Unit._make, found)), starting, stopping=state == "stopping"), remark
 
-    def going_down(self) -> Answer[bool]:
+    def going_down(self) -> tuple[bool | None, WhyNot]:
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
-        runtime, remark = self.runtime(["shutdown.target"])
-        return Answer(None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark)
+        runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
+        return None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark
 
-    def ordered_before(self, unit: str) -> tuple[str, ...] | None:
-        """Ask systemctl alone: a person waits, and not a boot; systemd loads the unit if need be."""
-        try:
-            return tuple(_systemctl("Before", unit)[0].get("Before", "").split()) or None  # each unit has some
-        except _NoAnswerError:
-            return None
+    def show(self, properties: str, *units: str) -> list[dict[str, str]]:
+        """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""
+        return _systemctl(properties, *units, seconds=SYSTEMD)
 
 
-class _NoAnswerError(Exception):
-    """Nobody is there, or takes too long."""
+def _over_dbus(units: Sequence[str]) -> _Told:
+    """Ask over D-Bus for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
 
+    By their place, for the Id of an alias is another name. Raises whatever a pystemd does that is not there, or does
+    not fit. Source: org.freedesktop.systemd1(5).
+    """
+    _stand_in_for_the_package()
+    from pystemd.dbuslib import DBus, apply_signature  # loading unit objects would parse 65 kB of XML for each
 
-def _over_dbus(units: Sequence[str]) -> tuple[_Told | None, str]:
-    """Ask over the system bus, or say why not."""
-    try:
-        _stand_in_for_the_package()
-        from pystemd.dbusexc import DBusBaseError
-        from pystemd.dbuslib import DBus
-
-        try:
-            with DBus() as bus:
-                return _look(bus, units), ""
-        except DBusBaseError as error:
-            return None, f"D-Bus cannot be reached ({error})"
-    except ImportError as error:
-        return None, f"pystemd cannot be imported ({error})"
-    except Exception as error:  # noqa: BLE001  whatever a pystemd raises that does not fit: it is no answer
-        return None, f"pystemd fails ({type(error).__name__}: {error})"
+    with DBus() as bus:
+        state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
+        names = apply_signature(b"as", [[unit.encode() for unit in units]])
+        rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
+        left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
+    found = zip(units, rows, left, strict=True)
+    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for _, row, when in found]
 
 
 def _stand_in_for_the_package() -> None:
@@ -129,6 +106,9 @@ def _stand_in_for_the_package() -> None:
     from importlib.machinery import PathFinder
     from types import ModuleType
 
+    from . import packages
+
+    packages.reach()
     found = PathFinder.find_spec("pystemd")
     if "pystemd" not in sys.modules and found is not None and found.submodule_search_locations is not None:
         package = ModuleType("pystemd")
@@ -136,45 +116,33 @@ def _stand_in_for_the_package() -> None:
         sys.modules["pystemd"] = package
 
 
-def _look(bus: "DBus", units: Sequence[str]) -> _Told:
-    """Ask for units, loaded or not, in one call: (Id, …, LoadState, ActiveState, …, path, job id, …).
-
-    Source: org.freedesktop.systemd1(5). By their place, for the Id of an alias is another name.
-    """
-    from pystemd.dbuslib import apply_signature  # loading unit objects would parse 65 kB of XML for each
-
-    state = bus.get_property(*_SYSTEMD, b"SystemState", b"s").decode()
-    names = apply_signature(b"as", [[unit.encode() for unit in units]])
-    rows = bus.call_method(*_SYSTEMD, b"ListUnitsByNames", names).body
-    left = [bus.get_property(_SYSTEMD[0], row[6], _UNIT, _LEFT.encode(), b"t") for row in rows]
-    found = zip(rows, left, strict=True)
-    return state, [(row[3].decode(), row[2] == b"loaded", when != 0, row[7] != 0) for row, when in found]
-
-
-def _systemctl(properties: str, *units: str) -> list[dict[str, str]]:
-    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``_NoAnswerError``."""
+def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, str]]:
+    """Ask for properties of each unit, or systemd itself; an empty one may be left out. Raises ``NoAnswerError``."""
     import subprocess
 
     # As root it needs no D-Bus, for PID 1 listens on a socket of its own.
     command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     except FileNotFoundError as error:
-        raise _NoAnswerError(f"there is no {_SYSTEMCTL}") from error
+        raise NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
-        raise _NoAnswerError(f"systemctl did not answer within {SECONDS:.0f} s") from error
+        raise NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
-        raise _NoAnswerError(f"systemctl failed ({error})") from error
+        raise NoAnswerError(f"systemctl failed ({error})") from error
     blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
+    if units and len(blocks) != len(units):
+        raise NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
     return [{key: value for key, _, value in (line.partition("=") for line in each.splitlines())} for each in blocks]
 
 
-def _through_systemctl(units: Sequence[str]) -> _Told:
-    state = _systemctl("SystemState")[0].get("SystemState", "")
+def _through_systemctl(units: Sequence[str], seconds: float) -> _Told:
+    """Ask twice, for at most so many seconds each."""
+    state = _systemctl("SystemState", seconds=seconds)[0].get("SystemState", "")
     found, shown = [], [dict[str, str]()] * len(units)
     try:
-        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units)
-    except _NoAnswerError:
+        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds)
+    except NoAnswerError:
         if state != "stopping":  # where it is, that alone is an answer
             raise
     for each in shown:

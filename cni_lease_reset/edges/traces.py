@@ -6,7 +6,7 @@ only if it is root's, and not inside a container.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ..core.errors import printable
@@ -35,13 +35,22 @@ class Traces(NamedTuple):
     pods: tuple[str, ...]  # what says that a pod of Kubernetes lives, whichever: sentences
     states: frozenset[str]  # where some containerd keeps its state
 
-    def know(self, owner: bytes) -> bool:
-        """Whether an owner left one."""
+    def know(self, owners: Iterable[str]) -> set[str]:
+        """Tell which of these owners left one; there may be thousands, of which most are plain ids."""
+        marks = self.words | self.plugins
+        return {
+            owner
+            for owner in owners
+            if (key := owner.encode("utf-8", "surrogateescape")) in marks
+            or (not owner.isalnum() and self._stands_apart(key))
+        }
+
+    def _stands_apart(self, owner: bytes) -> bool:
         last = owner.rpartition(b"-")[2]  # nerdctl's owners are <namespace>-<id>
         sought = last if len(last) >= _SHORTEST else owner
-        if owner in self.plugins or sought in self.words:
+        if sought in self.words:
             return True
-        if len(sought) < _SHORTEST or sought.isalnum() or sought not in self.text:
+        if len(sought) < _SHORTEST or sought not in self.text:
             return False
         return re.search(rb"(?<![0-9A-Za-z])%b(?![0-9A-Za-z])" % re.escape(sought), self.text) is not None
 

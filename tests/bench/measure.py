@@ -23,7 +23,7 @@ RIVALS = {
     "tmpfiles": "systemd-tmpfiles --remove --boot /run/rival.conf",
     "find": f"sh -c 'find {NETWORK} -type f -delete'",
 }
-RENAMES = "python3 -I /run/renames.py"
+LEAST = "python3 -I /run/least.py"
 
 
 class Cell(NamedTuple):
@@ -69,8 +69,8 @@ GROUPS = (
         Cell("shutdown-254", "/usr/bin/cni-lease-reset shutdown", "running", 254),
         *rivals(254),
     ),
-    (Cell("unclean-4096", BOOT, "unclean", 4096), Cell("renames-4096", RENAMES, "rival", 4096), *rivals(4096)),
-    (Cell("unclean-65534", BOOT, "unclean", 65534), *rivals(65534)),
+    (Cell("unclean-4096", BOOT, "unclean", 4096), Cell("least-4096", LEAST, "rival", 4096), *rivals(4096)),
+    (Cell("unclean-65534", BOOT, "unclean", 65534), Cell("least-65534", LEAST, "rival", 65534), *rivals(65534)),
     (
         FLOOR._replace(name="floor-cold", cold=True),
         Cell("clean-254-cold", BOOT, "clean", 254, cold=True),

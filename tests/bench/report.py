@@ -35,8 +35,9 @@ NAMES = {
     "floor-recover": "the bare interpreter, beside 200 processes",
     "recover-253": "`recover`, 253 leases, 110 mounted network namespaces, 200 processes",
     "lock-253": "the same: how long it holds host-local's lock",
-    "renames-4096": "a bare interpreter that renames 4,096 leases, and nothing more",
+    "least-4096": "a bare interpreter that reads and renames 4,096 leases, and nothing more",
     "unclean-65534": "unclean boot, 65,534 leases set aside",
+    "least-65534": "a bare interpreter that reads and renames 65,534 leases, and nothing more",
 }
 RIVALS = {"rm": "`rm -rf`", "tmpfiles": "`systemd-tmpfiles --remove --boot`", "find": "`find … -type f -delete`"}
 
@@ -61,8 +62,10 @@ BUDGETS = (
     Budget("unclean boot, growth from 4,096 to 65,534 leases", "unclean-65534", "unclean-4096", 18),
     Budget("unclean boot, 4,096 leases, against `rm -rf`", "unclean-4096", "rm-4096", 3.0),
     Budget("unclean boot, 4,096 leases, against systemd-tmpfiles", "unclean-4096", "tmpfiles-4096", 3.0),
-    Budget("unclean boot, 65,534 leases, against `rm -rf`", "unclean-65534", "rm-65534", 1.6),
-    Budget("unclean boot, 65,534 leases, against systemd-tmpfiles", "unclean-65534", "tmpfiles-65534", 1.6),
+    # A bare interpreter that only reads and renames each lease needs 1.5 times as long as `rm -rf`: hold us against that.
+    Budget("unclean boot, 65,534 leases, against the least that must be done", "unclean-65534", "least-65534", 1.4),
+    Budget("the same, against `rm -rf`", "unclean-65534", "rm-65534", 2.2),
+    Budget("the same, against systemd-tmpfiles", "unclean-65534", "tmpfiles-65534", 2.2),
 )
 MOST_MEMORY = 60  # MiB, at 65,534 leases
 

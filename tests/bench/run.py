@@ -46,7 +46,7 @@ def measure(node: Path, image: Path, rounds: int) -> report.Results:
     environment = {**os.environ, "DIST": str(node)}
     subprocess.run([TOP / "packaging/rpm/build"], env=environment, stdout=subprocess.DEVNULL, check=True)
     next(node.glob("*.noarch.rpm")).rename(node / "run/package.rpm")
-    for name in ("node.py", "measure.py", "renames.py", "held.py"):
+    for name in ("node.py", "measure.py", "least.py", "held.py"):
         shutil.copy(HERE / name, node / "run")
     subprocess.run(["truncate", "--size=1G", image], check=True)
     subprocess.run(["mkfs.ext4", "-q", "-N", "300000", "-E", "lazy_itable_init=0", image], check=True)

@@ -1,50 +1,46 @@
 """What ``status`` finds worth somebody's attention."""
 
 import pytest
-from cni_config import FLANNEL, flannel
+from cni_config import FLANNEL, conflist, flannel
 from conftest import OTHER, THIS, Tree
 from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
 from cni_lease_reset.commands.pools import Pool
-from cni_lease_reset.core.model import (
-    UNIT,
-    About,
-    BootId,
-    Config,
-    Judgement,
-    Marker,
-    Network,
-    Outcome,
-    Remark,
-    Result,
-    State,
-    Verdict,
-)
+from cni_lease_reset.core.findings import About, Network, Outcome, Remark, Result
+from cni_lease_reset.core.model import UNIT, BootId, Config, Judgement, Marker, State, Verdict
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 
+NOT_JUDGED = "this boot was not judged. Reboot when it suits you, or at once: cni-lease-reset recover"
+NO_MARK = (
+    "nothing marks the end of this boot. To have it marked (pods do not notice): "
+    "systemctl start cni-lease-reset.service"
+)
 
+
+@pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize(
-    ("state", "boot_id", "why"),
+    ("state", "boot_id", "is_pending"),
     [
-        ("running", THIS, None),
-        ("clean", THIS, None),
-        ("clean", OTHER, None),
-        ("running", OTHER, "the marker is still that of an earlier boot, which had no clean end"),
-        ("odd", THIS, "the marker is damaged (it says state=odd)"),
+        ("running", THIS, False),
+        ("clean", THIS, False),
+        ("clean", OTHER, False),  # it depends on the leases
+        ("running", OTHER, True),
+        ("odd", THIS, True),
+        (None, THIS, True),
     ],
 )
-def test_a_pending_reset_is_told(tree: Tree, state: str, boot_id: str, why: str | None) -> None:
-    tree.mark(state, boot_id)
-    assert gathered(tree).pending == (why and f"{why}. Reboot when it suits you, or at once: cni-lease-reset recover")
+def test_a_pending_reset_is_told(tree: Tree, state: str | None, boot_id: str, judged: bool, is_pending: bool) -> None:
+    tree.state.mkdir(parents=True)
+    if judged:
+        done(tree)
+        (tree.state / "marker").unlink()
+    if state is not None:
+        tree.mark(state, boot_id)
+    assert gathered(tree).pending == ((NO_MARK if judged else NOT_JUDGED) if is_pending else None)
     tree.config("clear_when: never\n")
     assert gathered(tree).pending is None
-
-
-def test_without_a_marker_a_reset_is_pending(tree: Tree) -> None:
-    tree.state.mkdir(parents=True, exist_ok=True)
-    assert gathered(tree).pending == "there is no marker. Reboot when it suits you, or at once: cni-lease-reset recover"
 
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
@@ -61,7 +57,7 @@ def test_where_the_boot_id_cannot_be_read_nothing_is_said_of_another_boot() -> N
 
 @pytest.mark.parametrize(("leases", "told"), [(8, 0), (9, 1), (10, 1)])
 def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
-    pool = Pool("ipv4", 10, leases)
+    pool = Pool("ipv4", 10, leases, "10.52.0.1-10.52.0.11")
     assert len(list(attention.of_pools(Network("k8s-pod-network", leases), None, (pool,), Config()))) == told
 
 
@@ -73,14 +69,15 @@ def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
     assert (gathered(tree).pending, gathered(tree).attention) == (None, ())
 
 
-def test_after_a_clean_shutdown_a_broken_configuration_leaves_nothing_pending(tree: Tree) -> None:
+def test_a_broken_configuration_leaves_a_reset_pending(tree: Tree) -> None:
     done(tree, Result.MISCONFIGURED, "config.yaml:1: networks: set twice")
     report = gathered(tree)
-    assert report.pending is None
-    assert report.attention == (
-        "The configuration cannot be used: config.yaml:1: networks: set twice. "
-        "Mend the configuration, try it with: cni-lease-reset config",
-    )
+    said = "this boot could not do what was due (misconfigured: config.yaml:1: networks: set twice)"
+    again = "Reboot when it suits you, or at once: cni-lease-reset recover"
+    assert report.pending == f"{said}, which is mended since. {again}"
+    assert report.attention == (f"A reset is pending for the next boot: {report.pending}",)
+    tree.config("network: [x]\n")
+    assert gathered(tree).pending == f"{said}. Mend the configuration, try it with: cni-lease-reset config"
 
 
 def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
@@ -98,8 +95,8 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
 )
 def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) -> None:
     done(tree)
-    outcome = record.read(tree.node)
-    assert isinstance(outcome, Outcome)
+    outcome = record.read(tree.node).outcome
+    assert outcome is not None
     record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
     assert gathered(tree).attention == (lasting.text,)
 
@@ -119,7 +116,7 @@ def test_a_pool_full_of_living_pods_is_told_without_a_remedy(tree: Tree) -> None
     tree.shim()
     flannel(tree, FLANNEL.replace("/24", "/30"))
     tree.lease("10.42.3.2")
-    assert gathered(tree).attention == ("k8s-pod-network: 1 of 1 IPv4 addresses are taken",)
+    assert gathered(tree).attention == ("k8s-pod-network: 1 of 1 IPv4 addresses are taken (10.42.3.1-10.42.3.2)",)
 
 
 def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> None:
@@ -130,11 +127,51 @@ def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> 
     assert gathered(tree).attention == (said,)
 
 
+@pytest.mark.parametrize("limit", ["110", "null"])
+@pytest.mark.parametrize(("leases", "told"), [(11, False), (12, True)])
+def test_a_network_that_no_setting_names_needs_attention_when_its_pool_is_full(
+    tree: Tree, limit: str, leases: int, told: bool
+) -> None:
+    done(tree)
+    tree.config(f"max_kept_leases: {limit}\n")
+    conflist(tree, {"type": "host-local", "subnet": "10.60.0.0/28"}, name="other")
+    for number in range(2, 2 + leases):
+        tree.lease(f"10.60.0.{number}", network="other")
+    tree.lease("10.61.0.2", network="other")  # of another subnet
+    said = (
+        "other: 12 of 13 IPv4 addresses are taken (10.60.0.1-10.60.0.14), and no setting names it. If it is one of "
+        "Kubernetes, add it to 'networks'."
+    )
+    assert gathered(tree).attention == ((said,) if told else ())
+
+
+def test_of_two_range_sets_the_full_one_needs_attention(tree: Tree) -> None:
+    """A pod gets an address of each, so that the next one fails."""
+    done(tree)
+    tree.shim()
+    ranges = [[{"subnet": "10.52.0.0/30"}], [{"subnet": "10.53.0.0/26"}]]
+    conflist(tree, {"type": "host-local", "ranges": ranges})
+    for address in ("10.52.0.2", "10.53.0.2"):
+        tree.lease(address)
+    said = "k8s-pod-network: 1 of 1 IPv4 addresses are taken (10.52.0.1-10.52.0.2)"
+    assert gathered(tree).attention == (said,)
+
+
+def test_leases_of_another_subnet_fill_no_pool(tree: Tree) -> None:
+    done(tree)
+    tree.shim()
+    conflist(tree, {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}]]})
+    for number in range(2, 252):
+        tree.lease(f"10.{51 + number % 2}.0.{number}")
+    assert gathered(tree).attention == ()
+
+
 def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
     class Ordered(Manager):
-        def ordered_before(self, unit: str) -> tuple[str, ...]:
-            assert unit == UNIT
-            return ("rke2-server.service", "rke2-agent.service", "k3s.service", "kubelet.service", "shutdown.target")
+        def show(self, properties: str, *units: str) -> list[dict[str, str]]:
+            assert (properties, units[0], units[4]) == ("Before,Id", UNIT, "k3s-agent.service")
+            before = " ".join(unit for unit in units[1:] if unit != units[4])
+            return [{"Before": before}, *({"Id": unit} for unit in units[1:])]
 
     done(tree)
     said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"

@@ -6,7 +6,7 @@ from conftest import Tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni_lease_reset.commands import mounts, pools, rivals
+from cni_lease_reset.commands import pools, rivals
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges.node import STATE_DIRECTORY
 
@@ -37,7 +37,7 @@ def test_lines_of_tmpfiles_and_mounts_are_read_or_left(lasting_tree: Tree, text:
     lasting_tree.put("etc/tmpfiles.d/a.conf", text)
     lasting_tree.put("proc/self/mountinfo", text)
     assert all(line.isprintable() for line in rivals.find(lasting_tree.node, [NETWORK]))
-    mounts.volatile(lasting_tree.node, STATE_DIRECTORY)
+    rivals.volatile(lasting_tree.node, STATE_DIRECTORY)
 
 
 def test_a_fifo_or_a_broken_link_holds_nothing_up(tree: Tree) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from programs import command
 
 from cni_lease_reset import cli, service
-from cni_lease_reset.commands import history, screen
-from cni_lease_reset.commands.screen import Screen
+from cni_lease_reset.commands import history
 from cni_lease_reset.core import events
 from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import Entry, MessageId
-from cni_lease_reset.core.model import BootId, Judgement, NetworkOutcome, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
+from cni_lease_reset.core.model import BootId, Judgement, Verdict
 from cni_lease_reset.edges.journald import serialise
 from cni_lease_reset.edges.node import Node
 
@@ -121,8 +121,7 @@ def test_what_boots_said_on_a_real_pool_is_what_history_tells(
     keep(tmp_path / "journal", *kept)
     found = history.read(Node(str(tmp_path / "journal")))
     assert [boot.verdict for boot in found.boots] == ["clean", "unclean", "clean", "unknown"]
-    assert found.trend == (0, 3, 6, 3)
-    assert (found.unclean, found.leaked) == (1, 6)
+    assert found.summary == (1, 6, [0, 3, 6, 3])
 
 
 def test_nobody_but_root_can_forge_a_boot(tmp_path: Path) -> None:
@@ -131,8 +130,12 @@ def test_nobody_but_root_can_forge_a_boot(tmp_path: Path) -> None:
 
 
 def test_a_boot_that_came_to_no_verdict_is_told(tmp_path: Path) -> None:
-    keep(tmp_path, exported(1, events.impossible("no boot id")), exported(2, events.unexpected("ZeroDivisionError")))
-    text = history.as_text(history.read(Node(str(tmp_path))), screen.Screen(colours=True))
+    keep(
+        tmp_path,
+        exported(1, events.entry(events.MessageId.FAILED, events.ERR, "no boot id", (("CNI_VERDICT", "unknown"),))),
+        exported(2, events.entry(events.MessageId.UNEXPECTED, events.ERR, "ZeroDivisionError")),
+    )
+    text = history.as_text(history.read(Node(str(tmp_path))), colours=True)
     assert "\x1b[1;31mfault\x1b[0m" in text
     assert "unknown       -      -     -      - \x1b[1;31mfailed" in text
     assert "Leases at boot" not in text
@@ -184,7 +187,7 @@ def test_an_entry_with_odd_fields_is_still_a_boot() -> None:
     odd = {"MESSAGE_ID": events.MessageId.CLEARED, "_BOOT_ID": "b\x1b", "__REALTIME_TIMESTAMP": "9" * 18}
     entry = {**odd, "CNI_LEASES_FOUND": "²", "CNI_LEASES_CLEARED": [1, 2], "CNI_USEC": "-1"}
     boots = history.parse(json.dumps(entry).encode())
-    text = history.as_text(history.History(boots, volatile=False, remarks=()), screen.Screen())
+    text = history.as_text(history.History(boots, volatile=False, remarks=()))
     assert "\x1b" not in text
     assert boots[0].leases["found"] is None
 
@@ -212,17 +215,11 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(ten: Node) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_where_there_are_no_glyphs_numbers_do(ten: Node) -> None:
-    done = command(ten, "history", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0
-    assert "Leases at boot  0 34 41 58 92 37 44 71 253 36\n" in done.stdout
-
-
 @settings(deadline=None)
 @given(entry=ENTRIES)
 def test_an_entry_of_the_journal_is_a_line_or_left(entry: dict[str, object]) -> None:
     entry = {"MESSAGE_ID": MessageId.CLEARED, "_BOOT_ID": "b", **entry}
     found = history.History(history.parse(json.dumps(entry).encode()), volatile=False, remarks=())
     assert json.loads(history.as_json(found))["version"] == 1
-    shown = history.as_text(found, Screen())
+    shown = history.as_text(found)
     assert shown.replace("\n", "").isprintable()

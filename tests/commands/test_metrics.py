@@ -13,6 +13,7 @@ from programs import command
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import metrics, status
+from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
 
 FILE = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
@@ -85,7 +86,8 @@ def test_without_a_file_they_are_printed(tree: Tree) -> None:
     done = command(tree.node, "status", "--metrics", "--check")
     assert done.returncode == 3  # the boot was not judged
     assert checked(done.stdout) == ""
-    assert "cni_lease_reset_boot" not in done.stdout
+    assert "cni_lease_reset_boot_judged 0\n" in done.stdout
+    assert "cni_lease_reset_boot_verdict" not in done.stdout
     assert "cni_lease_reset_attention_needed 1\n" in done.stdout
 
 
@@ -153,13 +155,67 @@ def test_no_boot_pays_for_them(tree: Tree) -> None:
 def test_names_of_networks_are_quoted(tree: Tree) -> None:
     tree.config("networks: ['*']\n")
     tree.lease("10.52.0.2", network='odd" \\ \n')
-    text = metrics.text(tree.node, status.gather(tree.node, Manager()))
+    text = metrics.text(status.gather(tree.node, Manager()))
     assert checked(text) == ""
     assert r'cni_lease_reset_leases_torn{network="odd\" \\ \\n"} 0' in text
 
 
-def test_a_record_that_is_gone_meanwhile_has_no_time(tree: Tree) -> None:
+def test_whether_this_boot_was_judged_is_told_by_its_id(tree: Tree) -> None:
+    def judged() -> list[str]:
+        text = command(tree.node, "status", "--metrics").stdout
+        return re.findall(r"^cni_lease_reset_boot_judged (\S+)$", text, re.MULTILINE)
+
+    assert judged() == ["0"]
     service.boot(tree.node, Systemd(), Kept())
+    assert judged() == ["1"]
+    os.utime(tree.root / "run/cni-lease-reset/boot", (0, 0))  # a node without a clock
+    assert judged() == ["1"]
+    (tree.root / "proc/sys/kernel/random/boot_id").write_text(f"{OTHER}\n")
+    assert judged() == ["0"]
+    record.begin(tree.node, OTHER)
+    assert judged() == ["0"]
+
+
+def test_a_configuration_that_cannot_be_used_is_told_while_it_is_so(collected: Tree) -> None:
+    valid, invalid = "cni_lease_reset_config_valid 1\n", "cni_lease_reset_config_valid 0\n"
+    path = collected.root / "etc/cni-lease-reset/config.yaml"
+    assert valid in written(collected)
+    collected.config("network: [x]\n")
+    service.boot(collected.node, Systemd(), Kept())
+    assert invalid in written(collected)
+    collected.config("networks: [x]\n")
+    assert valid in written(collected)
+    path.chmod(0o666)
+    assert invalid in written(collected)
+    path.unlink()
+    path.symlink_to("gone")
+    assert invalid in written(collected)
+    path.unlink()
+    path.mkdir()
+    assert invalid in written(collected)
+
+
+def test_the_age_of_this_boot_is_the_kernels_and_left_out_where_it_does_not_tell(tree: Tree) -> None:
+    (tree.root / "proc/uptime").write_text("1234.56 99.00\n")
+    assert "cni_lease_reset_uptime_seconds 1234.56\n" in metrics.text(status.gather(tree.node, Manager()))
+    (tree.root / "proc/uptime").unlink()
     report = status.gather(tree.node, Manager())
-    (tree.root / "run/cni-lease-reset/boot").unlink()
-    assert "last_boot_timestamp" not in metrics.text(tree.node, report)
+    assert "uptime" not in metrics.text(report)
+    assert report.unread == (f"'{tree.root}/proc/uptime': No such file or directory",)
+
+
+def test_each_range_set_has_its_own_numbers(tree: Tree) -> None:
+    ranges = [[{"subnet": "10.1.0.0/29"}], [{"subnet": "10.2.0.0/29"}, {"subnet": "10.3.0.0/29"}]]
+    conflist(tree, {"type": "host-local", "ranges": ranges})
+    for address in ("10.1.0.2", "10.2.0.2", "10.3.0.2", "10.9.0.2"):
+        tree.lease(address)
+    text = metrics.text(status.gather(tree.node, Manager()))
+    assert checked(text) == ""
+    labels = 'network="k8s-pod-network",family="ipv4",range_set='
+    for line in (
+        f'pool_addresses{{{labels}"10.1.0.1-10.1.0.6"}} 5',
+        f'pool_leases{{{labels}"10.1.0.1-10.1.0.6"}} 1',
+        f'pool_addresses{{{labels}"10.2.0.1-10.2.0.6,10.3.0.1-10.3.0.6"}} 10',
+        f'pool_leases{{{labels}"10.2.0.1-10.2.0.6,10.3.0.1-10.3.0.6"}} 2',
+    ):
+        assert f"\ncni_lease_reset_{line}\n" in text

@@ -17,18 +17,19 @@ from machine import NOBODY, SETUID, Machine, network_namespace
 
 from cni_lease_reset import cli
 from cni_lease_reset.commands import recover as recovery
+from cni_lease_reset.commands.fate import Fate
 from cni_lease_reset.core.errors import InputOutputError
 from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.fate import Fate
-from cni_lease_reset.core.model import Config, Survey
-from cni_lease_reset.edges import durable, leases, setaside
+from cni_lease_reset.core.findings import Survey
+from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import durable, leases, lock
 from cni_lease_reset.edges.lock import only_one
 from cni_lease_reset.edges.node import Node
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "HOST_LOCAL", 0.05)
 
 
 @pytest.fixture
@@ -160,6 +161,13 @@ def test_a_rehearsal_shows_the_leaked_leases_and_changes_nothing(
     )
 
 
+def test_leases_are_shown_in_the_order_of_their_addresses(tree: Tree) -> None:
+    for address in ("fd00::10", "10.52.0.10", "10.52.0.9", "fd00::9"):
+        os.utime(tree.lease(address), (7, 7))
+    (sight,) = recovery.look(tree.node)
+    assert [lease.address for lease in sight.fates] == ["10.52.0.9", "10.52.0.10", "fd00::9", "fd00::10"]
+
+
 def test_a_rehearsal_waits_for_no_lock(tree: Tree, pods: HostLocal) -> None:
     with held_lock(tree), only_one(tree.node, create=True):
         assert recover(tree, "--dry-run") == os.EX_OK
@@ -210,10 +218,10 @@ def test_a_busy_network_is_left_and_the_others_are_done(
 def test_a_network_that_is_busy_for_a_moment_is_waited_for(
     tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setaside, "PATIENCE", 10.0)
-    lock = tree.network / "lock"
-    lock.touch()
-    holder = ["flock", str(lock), "sh", "-c", "echo held; read -r _"]
+    monkeypatch.setattr(lock, "HOST_LOCAL", 10.0)
+    held = tree.network / "lock"
+    held.touch()
+    holder = ["flock", str(held), "sh", "-c", "echo held; read -r _"]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -271,7 +279,7 @@ def test_a_doubt_that_comes_up_under_the_lock_counts(tree: Tree, pods: HostLocal
         said.append(line)
         hidden(tree)  # cbr0 is done
 
-    failure = recovery.work(tree.node, journal, say)
+    failure = recovery.work(tree.node, journal, say, crowded=False)
     assert (failure and failure.status, len(tree.leases()), tree.leases("cbr0")) == (os.EX_TEMPFAIL, 28, set())
     assert [entry.message_id for entry in journal.entries] == [MessageId.RECOVERED, MessageId.NOT_RECOVERED]
     assert "not all was done: network k8s-pod-network: the processes of this machine are hidden" in str(failure)
@@ -283,7 +291,7 @@ def test_who_lives_is_asked_anew_under_the_lock(tree: Tree, pods: HostLocal, jou
     seen = recovery.look(tree.node)
     live(tree, 1)
     assert leaked(seen) == 20
-    assert recovery.work(tree.node, journal, lambda _line: None) is None
+    assert recovery.work(tree.node, journal, lambda _line: None, crowded=False) is None
     assert len(tree.leases()) == 9
 
 
@@ -369,7 +377,7 @@ def test_no_networks_no_work(tree: Tree, capsys: pytest.CaptureFixture[str]) -> 
 def test_an_empty_network_is_no_work_either(tree: Tree, journal: Kept) -> None:
     tree.network.mkdir(parents=True)
     said: list[str] = []
-    assert recovery.work(tree.node, journal, said.append) is None
+    assert recovery.work(tree.node, journal, said.append, crowded=False) is None
     assert said == ["k8s-pod-network: 0 leases set aside"]
     assert journal.entries == []
 
@@ -379,7 +387,7 @@ def test_a_move_that_fails_half_way_says_where_the_rest_is(
 ) -> None:
     failing("rename", monkeypatch, lambda _arguments: len(tree.set_aside()) == 5, errno.ENOSPC)
     said: list[str] = []
-    failure = recovery.work(tree.node, journal, said.append)
+    failure = recovery.work(tree.node, journal, said.append, crowded=False)
     assert isinstance(failure, InputOutputError)
     assert re.match("not all was done: network k8s-pod-network: '10.52.*': No space left on device", str(failure))
     assert (len(tree.leases()), len(tree.set_aside())) == (23, 5)
@@ -396,7 +404,7 @@ def test_an_error_weighs_more_than_a_plugin_at_work(
     tree.lease("10.2.0.2", "", network="zbusy")
     failing("rename", monkeypatch, lambda arguments: arguments[0] == "10.1.0.2", errno.EROFS)
     with held_lock(tree, "zbusy"), held_lock(tree):
-        failure = recovery.work(tree.node, journal, lambda _line: None)
+        failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     busy = "busy: another process holds host-local's lock"
@@ -434,17 +442,141 @@ def test_what_is_no_network_is_passed_over(tree: Tree, pods: HostLocal) -> None:
     assert leaked(recovery.look(tree.node)) == 19
 
 
-def test_a_network_that_cannot_be_opened_stops_it(tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_network(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = durable.opened
 
     def broken(parent: int, name: str, **how: bool) -> AbstractContextManager[int]:
-        if name == "k8s-pod-network":
+        if name == "broken":
             raise OSError(5, "Input/output error", name)
         return opened(parent, name, **how)
 
     monkeypatch.setattr(durable, "opened", broken)
-    with pytest.raises(InputOutputError, match="network k8s-pod-network: .* Input/output error"):
-        recovery.look(tree.node)
+
+
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_a_network_that_cannot_be_opened_is_told_and_the_others_are_done(
+    tree: Tree, pods: HostLocal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    tree.config("networks: ['*']\n")
+    tree.lease("10.1.0.2", network="broken")
+    broken_network(monkeypatch)
+    assert recover(tree, how) == os.EX_IOERR
+    printed = capsys.readouterr()
+    assert "broken: 'broken': Input/output error\n" in printed.out
+    assert "network broken: 'broken': Input/output error" in printed.err
+    assert len(tree.leases()) == (8 if how == "--yes" else 28)
+
+
+def test_where_nothing_is_leaked_a_network_that_cannot_be_opened_is_told_all_the_same(
+    tree: Tree, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree.config("networks: ['*']\n")
+    tree.lease("10.1.0.2", network="broken")
+    broken_network(monkeypatch)
+    assert recover(tree, "--yes") == os.EX_IOERR
+    assert "Nothing to recover" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["a link for the lock", "a directory for the lock", "a link for the network"])
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_what_will_not_mend_by_itself_is_skipped_and_told(
+    tree: Tree, pods: HostLocal, capsys: pytest.CaptureFixture[str], what: str, how: str
+) -> None:
+    tree.config("networks: ['*']\n")
+    if what == "a link for the network":
+        (tree.data / "other").symlink_to(tree.root)
+    else:
+        lock = tree.lease("10.1.0.2", "", network="other").with_name("lock")
+        if what == "a link for the lock":
+            lock.symlink_to(tree.root / "victim")
+        else:
+            lock.mkdir()
+    assert recover(tree, how) == os.EX_OK
+    printed = capsys.readouterr()
+    if what == "a link for the network":
+        assert "Network other is skipped: " in printed.out
+    assert len(tree.leases()) == (8 if how == "--yes" else 28)
+    if how == "--yes":
+        assert "cni-lease-reset: Network other is skipped: " in printed.err
+        assert "other" in {path.name for path in tree.data.iterdir()}
+    assert not (tree.root / "victim").exists()
+
+
+OF_ONE_LEASE = pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EPERM, errno.EIO, errno.EACCES])
+
+
+@OF_ONE_LEASE
+@pytest.mark.parametrize("call", ["open", "rename"])
+def test_one_that_cannot_be_touched_is_named_and_the_others_go(
+    tree: Tree,
+    pods: HostLocal,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    code: int,
+) -> None:
+    failing(call, monkeypatch, lambda arguments: arguments[0] == "10.52.0.7", code)
+    assert recover(tree, "--yes") == os.EX_OK
+    assert len(tree.leases()) == 9
+    printed = capsys.readouterr()
+    assert printed.out.endswith("     1 kept, that cannot be read or moved: 10.52.0.7\n")
+    assert "Recovered: 19 leases set aside" in printed.err
+
+
+@OF_ONE_LEASE
+@pytest.mark.parametrize("call", ["open", "rename"])
+@pytest.mark.parametrize("how", ["--yes", "--dry-run"])
+def test_where_none_of_several_can_be_touched_it_is_the_networks_failure(
+    tree: Tree,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    call: str,
+    code: int,
+) -> None:
+    for number in range(2, 62):
+        tree.lease(f"10.52.0.{number}")
+    tree.lease("10.53.0.2", network="cbr0")
+    failing(call, monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), code)
+    status = recover(tree, how)
+    printed = capsys.readouterr()
+    if (call, how) == ("rename", "--dry-run"):  # which does not try
+        assert status == os.EX_OK
+        return
+    assert status == os.EX_IOERR
+    said = {"open": "60 leases unreadable, ", "rename": "all 60 leases stay: "}[call] + os.strerror(code)
+    assert f"network k8s-pod-network: {said}" in printed.err
+    assert len(tree.leases()) == 60
+    assert len(tree.leases("cbr0")) == (0 if how == "--yes" else 1)
+
+
+def test_what_nobody_can_read_but_lives_by_its_address_is_dealt_with(
+    tree: Tree, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.lease("10.52.0.2")
+    tree.lease("10.52.0.3")
+    machine.addresses(machine.process("pause", user=NOBODY), "10.52.0.3")
+    failing("open", monkeypatch, lambda arguments: str(arguments[0]).startswith("10.52."), errno.EIO)
+    assert recover(tree, "--yes") == os.EX_OK
+
+
+def test_leases_that_are_none_of_host_locals_are_nobodys(tree: Tree, machine: Machine) -> None:
+    for number in (2, 3):
+        tree.lease(f"10.52.0.{number}", "x" * 5000)
+    [sight] = recovery.look(tree.node)
+    assert str(sight.wrong) == "2 leases that are none of host-local's"
+
+
+def test_old_resets_that_cannot_be_removed_hide_nothing_of_what_was_done(
+    tree: Tree, pods: HostLocal, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tree.state / "set-aside/1-20261123T061201Z-44444444/net"
+    old.mkdir(parents=True)
+    failing("rmdir", monkeypatch, lambda arguments: arguments[0] == "net", errno.EIO)
+    assert recovery.work(tree.node, journal, lambda _line: None, crowded=False) is None
+    assert [entry.message_id for entry in journal.entries] == [MessageId.RECOVERED, MessageId.IGNORED]
+    assert journal.entries[1].message.startswith("Old resets cannot be removed: 'net': Input/output error")
 
 
 def test_a_data_directory_that_goes_away_meanwhile_is_told(
@@ -458,7 +590,7 @@ def test_a_data_directory_that_goes_away_meanwhile_is_told(
         return found
 
     monkeypatch.setattr(leases, "survey", and_gone)
-    failure = recovery.work(tree.node, journal, lambda _line: None)
+    failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     assert "nothing was changed: network k8s-pod-network: '" in str(failure)
@@ -476,7 +608,7 @@ def test_a_network_that_goes_away_meanwhile_is_told(
         return found
 
     monkeypatch.setattr(leases, "survey", and_gone)
-    failure = recovery.work(tree.node, journal, lambda _line: None)
+    failure = recovery.work(tree.node, journal, lambda _line: None, crowded=False)
     assert failure is not None
     assert failure.status == os.EX_IOERR
     assert str(failure) == "nothing was changed: network k8s-pod-network: 'k8s-pod-network': No such file or directory"

@@ -12,45 +12,51 @@ from cni_lease_reset.commands import rivals
 from cni_lease_reset.edges.node import STATE_DIRECTORY
 
 NETWORK = "/var/lib/cni/networks/k8s-pod-network"
+LEASES = "what leaked is not seen"
+MARKER = "the marker is lost and every boot sets all leases aside"
+BOTH = f"{LEASES}, the marker is lost and every boot sets all leases aside"
 
 
 @pytest.mark.parametrize(
-    ("line", "path"),
+    ("line", "path", "lost"),
     [
-        ("R! /var/lib/cni/networks/k8s-pod-network", NETWORK),
-        ("R! /var/lib/cni/networks/k8s-*", NETWORK),
-        ("R /var/lib/cni/networks", NETWORK),
-        ("D! /var/lib/cni/networks 0755 root root", NETWORK),  # podman's own, in Debian
-        ('R "/var/lib/cni/"', NETWORK),
-        ("r! /var/lib/cni/networks/k8s-pod-network/*", NETWORK),
-        ("R! /var/lib/cni/networks/*/*", NETWORK),
-        ("r /var/lib/cni/networks/*/10.52.*", NETWORK),
-        ("r /var/lib/cni/networks/k8s-pod-network/fd00:*", NETWORK),
-        ("r /var/lib/cni/networks/k8s-pod-network/*.new", None),
-        ("R! /var/lib/cni/cni-lease-reset", STATE_DIRECTORY),
-        ("R! /var/lib/cni/cni-lease-reset/*", STATE_DIRECTORY),
-        ("r! /var/lib/cni/networks/k8s-pod-network", None),
-        ("d /var/lib/cni/networks 0755 root root -", None),
-        ("#R! /var/lib/cni/networks", None),
-        ("R! /var/lib/cni/networks/other", None),
-        ("R! /var/lib/*", NETWORK),
-        ("R! /var/*", NETWORK),
-        ("r! /var/lib/cni/networks/k8s-pod-network/last_reserved_ip.0", None),
-        ("R! var/lib/cni", None),
-        ("R! /run/lib/.", None),
-        ("r! /run/lib/..", None),
-        ("r! /", None),
-        ('R! "/var', None),
-        ("R!", None),
-        ("", None),
-        ('"" /var', None),
+        ("R! /var/lib/cni/networks/k8s-pod-network", NETWORK, LEASES),
+        ("R! /var/lib/cni/networks/k8s-*", NETWORK, LEASES),
+        ("R /var/lib/cni/networks", NETWORK, LEASES),
+        ("D! /var/lib/cni/networks 0755 root root", NETWORK, LEASES),  # podman's own, in Debian
+        ("D! /var/lib/cni", NETWORK, BOTH),
+        ("r /var/lib/cni/*/m*", STATE_DIRECTORY, MARKER),
+        ("r /var/lib/cni/*/f*", None, ""),
+        ('R "/var/lib/cni/"', NETWORK, BOTH),
+        ("r! /var/lib/cni/networks/k8s-pod-network/*", NETWORK, LEASES),
+        ("R! /var/lib/cni/networks/*/*", NETWORK, LEASES),
+        ("r /var/lib/cni/networks/*/10.52.*", NETWORK, LEASES),
+        ("r /var/lib/cni/networks/k8s-pod-network/fd00:*", NETWORK, LEASES),
+        ("r /var/lib/cni/networks/k8s-pod-network/*.new", None, ""),
+        ("R! /var/lib/cni/cni-lease-reset", STATE_DIRECTORY, MARKER),
+        ("R! /var/lib/cni/cni-lease-reset/*", STATE_DIRECTORY, MARKER),
+        ("r! /var/lib/cni/networks/k8s-pod-network", None, ""),
+        ("d /var/lib/cni/networks 0755 root root -", None, ""),
+        ("#R! /var/lib/cni/networks", None, ""),
+        ("R! /var/lib/cni/networks/other", None, ""),
+        ("R! /var/lib/*", NETWORK, BOTH),
+        ("R! /var/*", NETWORK, BOTH),
+        ("r! /var/lib/cni/networks/k8s-pod-network/last_reserved_ip.0", None, ""),
+        ("R! var/lib/cni", None, ""),
+        ("R! /run/lib/.", None, ""),
+        ("r! /run/lib/..", None, ""),
+        ("r! /", None, ""),
+        ('R! "/var', None, ""),
+        ("R!", None, ""),
+        ("", None, ""),
+        ('"" /var', None, ""),
     ],
 )
-def test_a_tmpfiles_line_that_empties_is_found(tree: Tree, line: str, path: str | None) -> None:
+def test_a_tmpfiles_line_that_empties_is_found(tree: Tree, line: str, path: str | None, lost: str) -> None:
     folder = tree.root / "usr/lib/tmpfiles.d"
     folder.mkdir(parents=True)
     (folder / "podman.conf").write_text(f"# podman\n{line}\n")
-    said = f"/usr/lib/tmpfiles.d/podman.conf:2 empties {path} at boot, so what leaked is not seen"
+    said = f"/usr/lib/tmpfiles.d/podman.conf:2 empties {path} at boot, so {lost}"
     assert tuple(rivals.find(tree.node, [NETWORK])) == (() if path is None else (said,))
 
 
@@ -87,4 +93,4 @@ def test_what_cannot_be_read_empties_nothing(tree: Tree) -> None:
 
 @given(st.sampled_from("rRD"), st.text(alphabet="./*?[]a0 \t\"'#", max_size=12))
 def test_no_line_makes_it_stumble(kind: str, pattern: str) -> None:
-    rivals._taken(f"{kind} /{pattern}", [PurePosixPath(f"{NETWORK}/10.42.0.2")])
+    rivals._takes(f"{kind} /{pattern}", PurePosixPath(f"{NETWORK}/10.42.0.2"))

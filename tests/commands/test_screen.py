@@ -5,12 +5,12 @@ import io
 import pytest
 
 from cni_lease_reset.commands import screen
-from cni_lease_reset.commands.screen import Colour, Screen
+from cni_lease_reset.commands.screen import Colour
 
 
 class Terminal(io.TextIOWrapper):
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__(io.BytesIO(), encoding)
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
 
     def isatty(self) -> bool:
         return True
@@ -27,14 +27,8 @@ def test_colour_is_for_terminals_that_want_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert screen.of(Terminal()).colours is colours
-    assert screen.of(io.StringIO()).colours is False
-
-
-def test_a_terminal_without_unicode_gets_ascii() -> None:
-    assert not screen.of(Terminal("latin-1")).glyphs
-    assert Screen(glyphs=False).bar(1, 4, 8) == "##......"
-    assert Screen(glyphs=False).sparkline([1, 2]) == "1 2"
+    assert screen.colourful(Terminal()) is colours
+    assert screen.colourful(io.StringIO()) is False
 
 
 @pytest.mark.parametrize(
@@ -49,17 +43,17 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     ],
 )
 def test_a_bar_is_never_empty_with_something_in_it_nor_full_with_room_left(part: int, whole: int, bar: str) -> None:
-    assert Screen().bar(part, whole, 4) == bar
+    assert screen.bar(part, whole, 4) == bar
 
 
 def test_a_sparkline_goes_from_zero_to_the_highest() -> None:
-    assert Screen().sparkline([0, 1, 7, 14]) == "▁▁▄█"
-    assert Screen().sparkline([0, 0]) == "▁▁"
+    assert screen.sparkline([0, 1, 7, 14]) == "▁▁▄█"
+    assert screen.sparkline([0, 0]) == "▁▁"
 
 
-def test_paint_is_for_screens_with_colour() -> None:
-    assert Screen().paint("x", Colour.BAD) == "x"
-    assert Screen(colours=True).paint("x", Colour.GOOD) == "\x1b[32mx\x1b[0m"
+def test_paint_is_for_terminals_with_colour() -> None:
+    assert Colour.BAD.paint("x", colours=False) == "x"
+    assert Colour.GOOD.paint("x", colours=True) == "\x1b[32mx\x1b[0m"
 
 
 def test_a_time_beyond_the_calendar_is_a_question_mark() -> None:

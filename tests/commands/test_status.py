@@ -16,8 +16,8 @@ from reported import done, gathered, shown
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
-from cni_lease_reset.commands.screen import Screen
-from cni_lease_reset.core.model import Judgement, NetworkOutcome, Outcome, Result, Verdict
+from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
+from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import child, record
 
 HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"subnet": "fd00:52::/64"}]]}
@@ -71,11 +71,18 @@ def test_programs_get_it_all(troubled: Tree) -> None:
             "live": 16,
             "leaked": 232,
             "pools": [
-                {"family": "ipv4", "size": 253, "leases": 240},
-                {"family": "ipv6", "size": 2**64 - 2, "leases": 8},
+                {"family": "ipv4", "size": 253, "leases": 240, "range_set": "10.52.0.1-10.52.0.254"},
+                {
+                    "family": "ipv6",
+                    "size": 2**64 - 2,
+                    "leases": 8,
+                    "range_set": "fd00:52::1-fd00:52::ffff:ffff:ffff:ffff",
+                },
             ],
+            "outside": 0,
         }
     ]
+    assert set(document["marker"]) == {"state", "boot_id", "since"}
     assert document["resets"][1] == {
         "name": "2-20261121T040210Z-3f9a1c22",
         "leases": 120,
@@ -83,6 +90,32 @@ def test_programs_get_it_all(troubled: Tree) -> None:
         "reason": "unclean shutdown",
     }
     assert (document["version"], document["pending"], len(document["attention"])) == (1, True, 3)
+
+
+def test_each_range_set_has_a_line_and_what_lies_in_none_has_one(tree: Tree) -> None:
+    ranges = [
+        [{"subnet": "10.52.0.0/30"}],
+        [{"subnet": f"10.53.{number}.0/28", "rangeStart": f"10.53.{number}.8"} for number in range(4)],
+        [{"subnet": "fd00:52::/120"}],
+    ]
+    conflist(tree, {"type": "host-local", "ranges": ranges})
+    for address in ("10.52.0.2", "10.53.0.8", "10.53.3.9", "fd00:52::2", "10.51.0.2", "fd00:51::2"):
+        tree.lease(address)
+    assert (
+        "  IPv4  ████████████████████████████████████████  1 of 1, 100 % full\n"
+        "        10.52.0.1-10.52.0.2\n"
+        "  IPv4  ██░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  2 of 28, 7 % full\n"
+        "        10.53.0.8-10.53.0.14, 10.53.1.8-10.53.1.14, 10.53.2.8-10.53.2.14,\n"
+        "        10.53.3.8-10.53.3.14\n"
+        "  IPv6  █░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  1 of 254, 0 % full\n"
+        "        fd00:52::1-fd00:52::ff\n"
+        "        2 of another subnet\n"
+    ) in shown(tree)
+    [stock] = gathered(tree).stocks
+    assert stock.outside == 2
+    (tree.root / "etc/cni/net.d/10-canal.conflist").unlink()
+    assert "another subnet" not in shown(tree)
+    assert json.loads(display.as_json(gathered(tree)))["networks"][0]["outside"] is None
 
 
 def test_a_check_ends_in_3_where_something_needs_attention(troubled: Tree) -> None:
@@ -109,9 +142,24 @@ def test_what_cannot_be_read_needs_attention(tree: Tree) -> None:
     assert command(tree.node, "status", "--check").returncode == 3
 
 
+def test_a_configuration_that_was_mended_is_told_as_mended(tree: Tree) -> None:
+    tree.config("network: [x]\n")
+    service.boot(tree.node, Systemd(), Kept())
+    why = "config.yaml:1: unknown setting 'network', did you mean 'networks'?"
+    assert "mended" not in shown(tree)
+    [unread] = gathered(tree).unread
+    assert unread == f"{why}; shown with the defaults. Mend it, try it with: cni-lease-reset config"
+    assert not json.loads(display.as_json(gathered(tree)))["config_valid"]
+    tree.config("networks: [x]\n")
+    assert f"misconfigured: {why}; mended since" in shown(tree).replace("\n            ", " ")
+    assert gathered(tree).unread == ()
+    assert json.loads(display.as_json(gathered(tree)))["config_valid"]
+    assert not any("cannot be used" in each for each in gathered(tree).attention)
+
+
 def test_colour_is_for_terminals(troubled: Tree) -> None:
     report = gathered(troubled)
-    text = display.as_text(report, Screen(colours=True))
+    text = display.as_text(report, colours=True)
     assert "\x1b[33mAttention: \x1b[0mA reset is pending" in text
     assert "\x1b[1;31m█████" in text
     assert "\x1b[" not in command(troubled.node, "status").stdout
@@ -128,7 +176,7 @@ def test_what_lives_and_what_leaks_is_told_as_recover_sorts_it_out(tree: Tree) -
     tree.lease("10.52.0.6", "")
     report = gathered(tree)
     assert (report.stocks[0].live, report.stocks[0].leaked) == (2, 2)
-    assert "6       0       1       2       2\n" in display.as_text(report, Screen())
+    assert "6       0       1       2       2\n" in display.as_text(report)
     assert report.unread == ("network k8s-pod-network: no owner can be read in 1 lease",)
 
 
@@ -167,7 +215,7 @@ def test_where_owners_are_in_doubt_nobody_is_called_leaked(
     spoil(Machine(tree.root))
     report = gathered(tree)
     assert (report.stocks[0].live, report.stocks[0].leaked) == (None, None)
-    assert "1       0       0       ?       ?\n" in display.as_text(report, Screen())
+    assert "1       0       0       ?       ?\n" in display.as_text(report)
     assert json.loads(display.as_json(report))["networks"][0]["leaked"] is None
     [unread] = report.unread
     assert unread.startswith("whose the leases are: ")
@@ -214,14 +262,24 @@ def test_a_reset_with_an_impossible_time_is_listed(tree: Tree) -> None:
     (tree.state / "set-aside/1-20269999T999999Z-aaaaaaaa/k8s-pod-network").mkdir(parents=True)
     report = gathered(tree)
     assert json.loads(display.as_json(report))["resets"][0]["time"] is None
-    assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report, Screen())
+    assert "1-20269999T999999Z-aaaaaaaa      0  ?\n" in display.as_text(report)
+
+
+def test_a_reset_that_cannot_be_read_hides_no_other(tree: Tree) -> None:
+    for number in (1, 3):
+        (tree.state / f"set-aside/{number}-20261121T040210Z-aaaaaaaa/k8s-pod-network").mkdir(parents=True)
+    path = tree.state / "set-aside/2-20261121T040210Z-aaaaaaaa"
+    path.symlink_to("1-20261121T040210Z-aaaaaaaa")
+    report = gathered(tree)
+    assert [each.name[0] for each in report.resets] == ["3", "1"]
+    assert report.unread == (f"'{path}': Not a directory, or a symbolic link",)
 
 
 def test_a_long_name_gets_a_line_of_its_own(tree: Tree) -> None:
     name = "k8s-pod-network-" + "x" * 40
     tree.config(f"networks: [{name}]\n")
     tree.lease("10.52.0.2", network=name)
-    lines = display.as_text(gathered(tree), Screen()).splitlines()
+    lines = display.as_text(gathered(tree)).splitlines()
     assert name in lines
     assert max(map(len, lines)) <= 80
 
@@ -259,6 +317,25 @@ def test_status_owns_up_to_leases_that_it_cannot_read(tree: Tree, monkeypatch: p
     assert (report.stocks[0].ipv4, report.stocks[0].leaked) == (3, 1)
 
 
+@pytest.mark.parametrize("boot_id", [OTHER, ""], ids=["of another boot", "of nobody knows which"])
+def test_programs_and_people_are_told_the_same_of_a_record_that_is_not_this_boots(tree: Tree, boot_id: str) -> None:
+    done(tree)
+    assert json.loads(display.as_json(gathered(tree)))["boot"]["result"] == "nothing-due"
+    path = tree.root / "proc/sys/kernel/random/boot_id"
+    path.write_text(f"{boot_id}\n") if boot_id else path.unlink()
+    report = gathered(tree)
+    text = display.as_text(report)
+    if boot_id:
+        assert "Last boot   not judged: the record under /run is of another boot\n" in text
+    else:
+        assert (
+            "Last boot   not judged: the record under /run is of this boot or another: its id\n"
+            "            cannot be read\n"
+        ) in text
+        assert "(boot, 11111111)\n" in text
+    assert json.loads(display.as_json(report))["boot"] is None
+
+
 def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert "none: the next boot cannot tell how this one ended" in shown(tree)
     record.begin(tree.node, THIS)
@@ -271,7 +348,19 @@ def test_status_tells_each_state_of_affairs(tree: Tree, journal: Kept) -> None:
     assert "not configured: other 1" in shown(tree)
     (tree.state / "marker").write_text("")
     report = gathered(tree)
-    assert "damaged: it is empty" in display.as_text(report, Screen())
+    assert "damaged: it is empty" in display.as_text(report)
     assert json.loads(display.as_json(report))["marker"] == {"state": "damaged", "reason": "it is empty"}
     (tree.state / "marker").unlink()
     assert json.loads(display.as_json(gathered(tree)))["marker"] == {"state": "none"}
+
+
+def test_a_package_that_came_to_a_running_node_is_nobodys_fault(tree: Tree) -> None:
+    """Its scripts leave a note, which goes with the next boot."""
+    tree.lease("10.52.0.2")
+    (tree.root / "run/cni-lease-reset").mkdir(parents=True)
+    (tree.root / "run/cni-lease-reset/installed").touch()
+    assert "Last boot   not judged: installed since this kernel started; the next boot is\n" in shown(tree)
+    assert gathered(tree).pending is not None, "the next boot sets it aside"
+    assert gathered(tree).attention == ()
+    service.boot(tree.node, Systemd({"rke2-server.service": "active"}), Kept())  # started by hand after all
+    assert any("reset is pending" in each for each in gathered(tree).attention)

@@ -4,7 +4,8 @@ import pytest
 from conftest import THIS
 from truth_table import ROWS
 
-from cni_lease_reset.core.model import ClearWhen, Config, Network, Reading, Verdict
+from cni_lease_reset.core.findings import Network
+from cni_lease_reset.core.model import ClearWhen, Config, Judgement, Reading, Verdict
 from cni_lease_reset.core.plan import draw_up
 from cni_lease_reset.core.verdict import judge
 
@@ -18,11 +19,11 @@ EVERY = dict.fromkeys(("healthy", "torn", "crowded", "crowded6"), False)
 
 
 @pytest.mark.parametrize("clear_when", ClearWhen)
-@pytest.mark.parametrize(("reading", "ran_before", "verdict", "_row"), ROWS)
+@pytest.mark.parametrize(("reading", "ran_before", "newest", "verdict", "_row"), ROWS)
 def test_each_verdict_has_its_plan(
-    reading: Reading, ran_before: bool, verdict: str, _row: str, clear_when: ClearWhen
+    reading: Reading, ran_before: bool, newest: tuple[float, str], verdict: str, _row: str, clear_when: ClearWhen
 ) -> None:
-    judged = judge(reading, THIS, ran_before=ran_before).verdict
+    judged = judge(reading, THIS, ran_before=ran_before, newest=newest)
     plan = draw_up(judged, ALL, Config(clear_when=clear_when))
     due = {step.network: step.torn_only for step in plan}
     if verdict == "same-boot" or clear_when == "never":
@@ -35,5 +36,5 @@ def test_each_verdict_has_its_plan(
 
 
 def test_without_a_limit_no_network_is_crowded() -> None:
-    plan = draw_up(Verdict.CLEAN, ALL, Config(max_kept_leases=None))
+    plan = draw_up(Judgement(Verdict.CLEAN, ""), ALL, Config(max_kept_leases=None))
     assert [step.network for step in plan] == ["torn"]

@@ -14,7 +14,8 @@ from types import FrameType
 
 import pytest
 
-from cni_lease_reset.edges import child
+from cni_lease_reset.core.errors import NoAnswerError
+from cni_lease_reset.edges import child, lock
 
 AT_ONCE = 0.2  # seconds that a test lets a child that will never answer live
 
@@ -61,12 +62,12 @@ def test_an_answer_is_given_by_another_process() -> None:
 
 
 def test_an_answer_that_is_no_plain_data_is_none() -> None:
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ValueError: unmarshallable object"):
+    with pytest.raises(NoAnswerError, match="^ValueError: unmarshallable object"):
         child.ask(object)
 
 
 def test_a_child_that_fails_has_no_answer() -> None:
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer"):
+    with pytest.raises(NoAnswerError, match="^ZeroDivisionError"):
         child.ask(lambda: b"%d" % (1 // 0))
 
 
@@ -76,9 +77,9 @@ def test_a_child_that_is_killed_half_way_has_no_answer() -> None:
         return b""
 
     started = time.monotonic()
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer"):
+    with pytest.raises(NoAnswerError, match="ended before it had an answer"):
         child.ask(half)
-    assert time.monotonic() - started < child.SECONDS / 2  # nobody waits for the dead
+    assert time.monotonic() - started < lock.WHO_LIVES / 2  # nobody waits for the dead
 
 
 WHOLE = marshal.dumps((("an answer", {"of": frozenset({b"plain"})}, [True, None, 1.5]), None))
@@ -98,13 +99,13 @@ def test_an_answer_that_is_torn_is_none(said: bytes) -> None:
         os.write(_its_pipe(), said)
         os._exit(0)
 
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer"):
+    with pytest.raises(NoAnswerError, match="ended before it had an answer"):
         child.ask(torn)
 
 
 def test_a_child_that_hangs_is_given_up_at_the_deadline_and_killed(fifo: Path) -> None:
     started = time.monotonic()
-    with pytest.raises(child.NoAnswerError, match="held up"):
+    with pytest.raises(NoAnswerError, match="no answer within"):
         child.ask(lambda: hang(fifo), seconds=AT_ONCE)
     assert AT_ONCE <= time.monotonic() - started < 5
     assert _endings() <= {signal.SIGKILL}
@@ -115,7 +116,7 @@ def test_a_child_that_is_stopped_is_given_up_at_the_deadline_and_killed() -> Non
         os.kill(os.getpid(), signal.SIGSTOP)
         return b""
 
-    with pytest.raises(child.NoAnswerError, match="held up"):
+    with pytest.raises(NoAnswerError, match="no answer within"):
         child.ask(stopped, seconds=AT_ONCE)
     assert _endings() <= {signal.SIGKILL}
 
@@ -128,7 +129,7 @@ def test_a_child_that_answers_drop_by_drop_is_given_up_all_the_same() -> None:
         while True:
             os.write(writer, bytes(1 << 16))  # there is always something to read
 
-    with pytest.raises(child.NoAnswerError, match="held up"):
+    with pytest.raises(NoAnswerError, match="no answer within"):
         child.ask(dripping, seconds=AT_ONCE)
 
 
@@ -140,9 +141,9 @@ def test_a_child_that_closes_its_pipe_and_stays_is_not_waited_for(fifo: Path) ->
         return hang(fifo)
 
     started = time.monotonic()
-    with pytest.raises(child.NoAnswerError, match="ended before"):
-        child.ask(staying, seconds=child.SECONDS)
-    assert time.monotonic() - started < child.SECONDS / 2
+    with pytest.raises(NoAnswerError, match="ended before"):
+        child.ask(staying, seconds=lock.WHO_LIVES)
+    assert time.monotonic() - started < lock.WHO_LIVES / 2
     os.close(os.open(fifo, os.O_WRONLY))  # lets it go
 
 
@@ -173,7 +174,7 @@ def test_a_handler_of_the_parent_does_not_run_in_the_child(fifo: Path, tmp_path:
         os.kill(os.getpid(), signal.SIGALRM)
         return b"survived"
 
-    with handled(signal.SIGALRM, handler), pytest.raises(child.NoAnswerError, match="ended before"):
+    with handled(signal.SIGALRM, handler), pytest.raises(NoAnswerError, match="ended before"):
         child.ask(alarmed)
     assert not ran.exists()
 
@@ -209,7 +210,7 @@ def test_a_handler_of_the_parent_does_not_run_in_the_child_before_it_sheds_it_ei
 
     _in_child.append(signal.SIGALRM)
     try:
-        with handled(signal.SIGALRM, handler), pytest.raises(child.NoAnswerError):
+        with handled(signal.SIGALRM, handler), pytest.raises(NoAnswerError):
             child.ask(lambda: b"survived")
     finally:
         _in_child.clear()
@@ -223,7 +224,7 @@ def test_a_signal_that_the_parent_blocked_or_ignored_ends_the_child() -> None:
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     try:
-        with pytest.raises(child.NoAnswerError, match="ended before"):
+        with pytest.raises(NoAnswerError, match="ended before"):
             child.ask(alarmed)
         assert signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # and ours is as it was
     finally:
@@ -295,7 +296,7 @@ def test_where_no_process_can_be_made_there_is_no_answer() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, limit[1]))
     os.setresuid(65533, 65533, 0)  # root is above the limit
     try:
-        with pytest.raises(child.NoAnswerError, match=f"no process can be made: {os.strerror(errno.EAGAIN)}"):
+        with pytest.raises(NoAnswerError, match=f"no process can be made: {os.strerror(errno.EAGAIN)}"):
             child.ask(lambda: b"")
     finally:
         os.setresuid(0, 0, 0)
@@ -307,7 +308,7 @@ def test_where_no_pipe_can_be_made_there_is_no_answer() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
     try:
-        with pytest.raises(child.NoAnswerError, match=os.strerror(errno.EMFILE)):
+        with pytest.raises(NoAnswerError, match=os.strerror(errno.EMFILE)):
             child.ask(lambda: b"")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -349,5 +350,5 @@ def _is_gone(process: int) -> bool:
 
 
 def test_a_fault_of_ours_in_the_child_is_told() -> None:
-    with pytest.raises(child.NoAnswerError, match="ended before it had an answer: ZeroDivisionError: "):
+    with pytest.raises(NoAnswerError, match="^ZeroDivisionError: "):
         child.ask(lambda: bytes([1 // 0]))

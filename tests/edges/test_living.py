@@ -10,9 +10,8 @@ from typing import Final
 import pytest
 from machine import Machine, become_nobody, living
 
-from cni_lease_reset.core.fate import Living
-from cni_lease_reset.core.model import Lease
-from cni_lease_reset.edges import child
+from cni_lease_reset.core.findings import Lease, Living
+from cni_lease_reset.edges import child, lock
 from cni_lease_reset.edges.living import CONTAINERD, answers, look, own_room, whose
 from cni_lease_reset.edges.node import Node
 from cni_lease_reset.edges.sight import Sight
@@ -59,9 +58,9 @@ def test_a_process_that_does_not_let_itself_be_read_is_a_doubt(
     path = machine.proc / f"{machine.process('hung')}/{file}"
     path.unlink()
     os.mkfifo(path)
-    monkeypatch.setattr(child, "SECONDS", 0.2)
+    monkeypatch.setattr(lock, "WHO_LIVES", 0.2)
     assert whose(machine.node, leases(("10.52.0.7", ID))) == Living(
-        doubts=("who lives cannot be told: a process that does not answer held up the look at it",)
+        doubts=("who lives cannot be told: no answer within 0.2 s",)
     )
 
 
@@ -76,12 +75,12 @@ def test_of_no_lease_nobody_asks_and_boot_asks_for_any_pod(machine: Machine) -> 
 def test_a_child_that_fails_is_a_doubt(machine: Machine) -> None:
     found = whose(machine.node, leases(("no:address", ID)))
     fault = "OSError: illegal IP address string passed to inet_pton"
-    why = f"who lives cannot be told: whoever looked ended before it had an answer: {fault}"
+    why = f"who lives cannot be told: {fault}"
     assert found == Living(doubts=(why,))
 
 
 def test_the_child_has_five_seconds() -> None:
-    assert child.SECONDS == 5
+    assert lock.WHO_LIVES == 5
 
 
 def test_a_pod_that_starts_while_we_look_is_seen(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from conftest import OTHER, Kept, Systemd, Tree, held_lock
+from conftest import Kept, Systemd, Tree, held_lock
 
 from cni_lease_reset import service
 from cni_lease_reset.core.errors import BusyError
@@ -23,7 +23,7 @@ def test_two_at_once_are_refused(tree: Tree, journal: Kept) -> None:
     tree.mark("running")
     with only_one(tree.node), pytest.raises(BusyError):
         service.boot(tree.node, Systemd(), journal)
-    assert OTHER in tree.marker()
+    assert tree.marker() == ""
 
 
 def test_nobody_else_can_keep_us_from_working(journal: Kept) -> None:
@@ -75,35 +75,53 @@ def test_the_lock_is_free_even_if_a_forked_child_still_has_it(tree: Tree) -> Non
             pass
 
 
-def test_host_locals_lock_is_free_even_so(tree: Tree) -> None:
+@pytest.fixture
+def data(tree: Tree) -> Iterator[int]:
     tree.lease("10.52.0.2")
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data, ExitStack() as children:
-        with leases.locked(data, "k8s-pod-network"):
+    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as directory:
+        yield directory
+
+
+def had(hold: leases.Hold, data: int) -> bool:
+    """Whether a lock can be had."""
+    with hold:
+        return hold.take(data, "k8s-pod-network") is not None
+
+
+def test_host_locals_lock_is_free_even_so(tree: Tree, data: int) -> None:
+    with ExitStack() as children:
+        with leases.Hold(tree.node) as hold:
+            hold.take(data, "k8s-pod-network")
+            assert not had(leases.Hold(tree.node), data)
             children.enter_context(stopped_child())
-        with leases.locked(data, "k8s-pod-network"):
-            pass
+        assert had(leases.Hold(tree.node), data)
 
 
-def test_host_locals_lock_is_waited_for_as_long_as_told(tree: Tree) -> None:
-    tree.lease("10.52.0.2")
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data, held_lock(tree):
+def test_host_locals_lock_is_waited_for_as_long_as_told(tree: Tree, data: int) -> None:
+    with held_lock(tree):
         began = time.monotonic()
-        with pytest.raises(BlockingIOError), leases.locked(data, "k8s-pod-network", patience=0.2):
-            pass
+        assert not had(leases.Hold(tree.node, patience=0.2), data)
         waited = time.monotonic() - began
-        with pytest.raises(BlockingIOError), leases.locked(data, "k8s-pod-network"):
-            pass
+        assert not had(leases.Hold(tree.node), data)
     assert 0.2 <= waited < 5
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0), "no alarm is left behind"
 
 
-def test_a_rehearsal_makes_no_lock_and_holds_none(tree: Tree) -> None:
-    tree.lease("10.52.0.2")
-    with durable.directory("/var/lib/cni/networks", root=tree.node.root) as data:
-        with leases.locked(data, "k8s-pod-network", rehearse=True):
-            assert not (tree.network / "lock").exists()
-        rehearsal = leases.locked(data, "k8s-pod-network", rehearse=True)
-        with leases.locked(data, "k8s-pod-network"), pytest.raises(BlockingIOError), rehearsal:
-            pass
-        with leases.locked(data, "k8s-pod-network", rehearse=True), leases.locked(data, "k8s-pod-network"):
-            pass
+def test_a_rehearsal_makes_no_lock_and_holds_none(tree: Tree, data: int) -> None:
+    rehearsal = tree.node._replace(rehearsal=True)
+    assert had(leases.Hold(rehearsal), data)
+    assert not (tree.network / "lock").exists()
+    with leases.Hold(tree.node) as hold:
+        hold.take(data, "k8s-pod-network")
+        assert not had(leases.Hold(rehearsal), data)
+    with leases.Hold(rehearsal) as seen:
+        assert seen.take(data, "k8s-pod-network") is not None
+        assert had(leases.Hold(tree.node), data)
+
+
+def test_a_lock_that_cannot_be_had_leaves_no_descriptor_open(tree: Tree, data: int) -> None:
+    with held_lock(tree):
+        before = os.listdir("/proc/self/fd")
+        with leases.Hold(tree.node) as hold:
+            assert hold.take(data, "k8s-pod-network") is None
+            assert os.listdir("/proc/self/fd") == before

@@ -2,14 +2,15 @@
 
 import errno
 import os
+import re
 
 import pytest
-from conftest import NEXT, OTHER, Kept, Systemd, Tree, boot, failing
+from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, boot, failing
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover
 from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.model import BootId
+from cni_lease_reset.core.model import BootId, Config
 from cni_lease_reset.edges import durable, shelf
 
 
@@ -63,7 +64,7 @@ def test_a_recover_every_hour_costs_no_boot_its_own_reset(tree: Tree, journal: K
     own = boot(tree, journal).reset
     for number in range(30):
         tree.lease(f"10.52.0.{100 + number}")
-        assert recover.work(tree.node, journal, lambda _line: None) is None
+        assert recover.work(tree.node, journal, lambda _line: None, crowded=False) is None
     kept = sorted(int(path.name.partition("-")[0]) for path in (tree.state / "set-aside").iterdir())
     assert own is not None
     assert kept == [1, *range(12, 32)]
@@ -88,7 +89,81 @@ def test_old_resets_that_cannot_be_removed_are_told(
     tree.lease("10.52.0.2")
     failing("rmdir", monkeypatch, lambda _arguments: True, errno.EIO)
     service.boot(tree.node, Systemd(), journal)
-    assert journal.entries[-1].message == "Old resets cannot be removed: 'net': Input/output error, ignoring"
+    told = r"Old resets cannot be removed: 'net': Input/output error \(and \d more\), ignoring"
+    assert re.fullmatch(told, journal.entries[-1].message)
+
+
+OF_ONE_FILE = pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EPERM, errno.EIO, errno.EACCES])
+
+
+@OF_ONE_FILE
+@pytest.mark.parametrize("call", ["unlink", "open", "rmdir", "scandir"])
+def test_one_thing_that_cannot_be_removed_keeps_nothing_else(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    tree.config("keep_resets: 1\n")
+    long_ago(tree, 1, 2, 3, 4, leases=3)
+    first = tree.state / "set-aside/1-20261123T061201Z-44444441"
+    inode = (first / "net").stat().st_ino
+    tree.lease("10.52.0.2")
+    with monkeypatch.context() as broken:
+        if call == "unlink":
+            name, left = "10.52.0.1", 1  # of each old reset
+            failing(call, broken, lambda arguments: arguments[0] == name, code)
+        elif call == "scandir":
+            left = 3
+            failing(call, broken, lambda it: isinstance(it[0], int) and os.stat(it[0]).st_ino == inode, code)
+        else:
+            left = {"open": 3, "rmdir": 0}[call]
+            failing(call, broken, lambda arguments: arguments[0] == first.name, code)
+        outcome = service.boot(tree.node, Systemd(), journal)
+    assert (outcome.result, THIS in tree.marker()) == ("cleared", True)
+    assert len(list(first.rglob("10.52.*"))) == left
+    others = {path.name[0]: len(list(path.rglob("10.52.*"))) for path in (tree.state / "set-aside").iterdir()}
+    del others["1"]
+    assert others == ({"2": 1, "3": 1, "4": 1, "5": 1} if call == "unlink" else {"5": 1})
+    assert re.match(f"Old resets cannot be removed: '.*': {os.strerror(code)}", journal.entries[-1].message)
+    assert (journal.entries[-1].message_id, journal.entries[-1].priority) == (MessageId.IGNORED, 4)
+
+
+def test_what_stands_in_an_old_resets_place_keeps_nothing_else(tree: Tree, journal: Kept) -> None:
+    tree.config("keep_resets: 1\n")
+    long_ago(tree, 2, 3)
+    (tree.state / "set-aside/1-20261123T061201Z-44444441").symlink_to(tree.root)
+    tree.lease("10.52.0.2")
+    service.boot(tree.node, Systemd(), journal)
+    kept = sorted(path.name[0] for path in (tree.state / "set-aside").iterdir())
+    assert kept == ["1", "4"]
+    assert journal.entries[-1].message.endswith("44444441': Not a directory, ignoring")
+
+
+def test_files_that_cannot_be_removed_do_not_use_up_what_a_boot_removes(
+    tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or they would keep all newer ones for ever."""
+    monkeypatch.setattr(shelf, "MOST_REMOVED", 3)
+    tree.config("keep_resets: 1\n")
+    long_ago(tree, 1, 2, leases=3)
+    first = tree.state / "set-aside/1-20261123T061201Z-44444441/net"
+    inode = first.stat().st_ino
+    tree.lease("10.52.0.2")
+    with monkeypatch.context() as broken:
+        real = os.unlink
+
+        def unlink(name: str, *, dir_fd: int | None = None) -> None:
+            if dir_fd is not None and os.fstat(dir_fd).st_ino == inode:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
+            real(name, dir_fd=dir_fd)
+
+        broken.setattr(os, "unlink", unlink)
+        service.boot(tree.node, Systemd(), journal)
+    assert sorted(path.name[0] for path in (tree.state / "set-aside").iterdir()) == ["1", "3"]
+
+
+def test_a_shelf_that_is_gone_by_then_is_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    [remark] = shelf.prune(tree.node, Config())
+    assert remark.text.startswith("Old resets cannot be removed: '")
+    assert remark.text.endswith("': No such file or directory, ignoring")
 
 
 def test_at_most_so_many_old_files_are_removed_a_boot(
@@ -149,9 +224,9 @@ def test_leases_in_another_data_directory_are_set_aside_beside_it(tree: Tree, jo
 
 def test_a_reset_says_why_it_was_made(tree: Tree, reset: str) -> None:
     with durable.directory(f"/var/lib/cni/cni-lease-reset/set-aside/{reset}", root=tree.node.root) as folder:
-        assert shelf.reason(folder) == "unclean shutdown"
+        assert shelf.origin(folder) == ("unclean shutdown", "/var/lib/cni/networks")
         os.unlink("reason", dir_fd=folder)
-        assert shelf.reason(folder) == ""
+        assert shelf.origin(folder) == ("", "")
 
 
 def test_a_reason_that_cannot_be_kept_stops_no_reset(

@@ -18,8 +18,9 @@ from conftest import TOP, Kept, Tree
 from programs import STAND_IN, running
 
 from cni_lease_reset import service
+from cni_lease_reset.commands.attention import unordered
 from cni_lease_reset.edges import systemd
-from cni_lease_reset.edges.systemd import Answer, Manager, Runtime, Systemd, Unit
+from cni_lease_reset.edges.systemd import Manager, Runtime, Systemd, Unit
 
 ABSENT = Unit("inactive", exists=False, has_run=False)
 RUNTIME = pytest.mark.parametrize(
@@ -81,12 +82,12 @@ def test_the_units_of_the_runtime_are_asked_over_d_bus(
     address: str, state: str, known: list[str], expected: Runtime
 ) -> None:
     with running(sys.executable, STAND_IN, address, state, *known):
-        assert Systemd().runtime(UNITS) == Answer(expected)
+        assert Systemd().runtime(UNITS) == (expected, None)
 
 
 WITHOUT_BUS = """
 import sys
-sys.modules["pystemd"] = sys.modules["pystemd.dbusexc"] = None
+sys.modules["pystemd"] = sys.modules["pystemd.dbuslib"] = None
 from cni_lease_reset.edges.systemd import Systemd
 """
 
@@ -116,12 +117,7 @@ def as_if_systemd_ran(code: str) -> str:
 def test_the_real_systemctl_says_the_same(address: str, state: str, known: list[str], expected: Runtime) -> None:
     with running(sys.executable, STAND_IN, address, state, *known):
         told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().runtime({UNITS}))")
-    assert told.startswith(f"Answer(value={expected}, remark='pystemd cannot be imported (")
-
-
-def test_only_a_known_unit_makes_a_runtime_known() -> None:
-    assert not Runtime((ABSENT, ABSENT), starting=True).is_known
-    assert Runtime((ABSENT, ABSENT._replace(exists=True)), starting=True).is_known
+    assert told.startswith(f"({expected}, 'D-Bus cannot be asked (ModuleNotFoundError: ")
 
 
 SHUTDOWN = pytest.mark.parametrize(
@@ -138,22 +134,50 @@ SHUTDOWN = pytest.mark.parametrize(
 @SHUTDOWN
 def test_the_shutdown_is_recognised(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
-        assert Systemd().going_down() == Answer(down)
+        assert Systemd().going_down() == (down, None)
 
 
 @SHUTDOWN
 def test_the_real_systemctl_recognises_it_too(address: str, state: str, job: str, down: bool) -> None:
     with running(sys.executable, STAND_IN, address, state, job):
         told = as_if_systemd_ran(f"{WITHOUT_BUS}print(Systemd().going_down())")
-    assert told.startswith(f"Answer(value={down}, remark='pystemd cannot be imported (")
+    assert told.startswith(f"({down}, 'D-Bus cannot be asked (ModuleNotFoundError: ")
 
 
-def test_what_our_unit_is_ordered_before_the_real_systemctl_says(address: str) -> None:
+@pytest.mark.parametrize(
+    ("known", "late"),
+    [
+        (["rke2-server.service=active", "k3s.service=x"], []),
+        (["rke2-server.service=active"], ["k3s.service"]),
+        (["rke2-server.service=active", "k3s.service>k3s-node.service", "k3s-node.service=active"], []),
+        ([], []),
+    ],
+    ids=["both", "one", "one by an alias", "nobody can tell"],
+)
+def test_which_units_may_start_before_ours_the_real_systemctl_says(
+    address: str, known: list[str], late: list[str]
+) -> None:
+    """It lists them under their own names, whatever the name in our Before=."""
     code = (
-        "from cni_lease_reset.edges.systemd import Systemd; print(Systemd().ordered_before('cni-lease-reset.service'))"
+        "from cni_lease_reset.commands.attention import unordered; from cni_lease_reset.edges.systemd import Systemd\n"
+        f"print(unordered(Systemd(), {UNITS}))"
     )
-    with running(sys.executable, STAND_IN, address, "running", "rke2-server.service=active", "k3s.service=x"):
-        assert as_if_systemd_ran(code) == "('rke2-server.service', 'k3s.service')\n"
+    with running(sys.executable, STAND_IN, address, "running", *known):
+        assert as_if_systemd_ran(code) == f"{late}\n"
+
+
+def test_the_stand_in_answers_for_an_alias_under_the_units_own_name(address: str) -> None:
+    """As the real one does."""
+    code = (
+        "from pystemd.dbuslib import DBus, apply_signature\n"
+        "from cni_lease_reset.edges.systemd import _SYSTEMD\n"
+        "with DBus() as bus:\n"
+        "    names = apply_signature(b'as', [[b'x.service', b'k3s.service']])\n"
+        "    print([row[0].decode() for row in bus.call_method(*_SYSTEMD, b'ListUnitsByNames', names).body])\n"
+    )
+    with running(sys.executable, STAND_IN, address, "running", "k3s.service>node.service", "node.service=active"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=TOP, text=True, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == ("['x.service', 'node.service']\n", "")
 
 
 def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
@@ -167,8 +191,8 @@ def test_the_distributions_own_pystemd_and_yaml_serve_too(address: str) -> None:
     ):
         command = ["/usr/bin/python3", "-c", code]
         done = subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=False)
-    up = Answer(Runtime((Unit("active", exists=True, has_run=True),), starting=False))
-    assert (done.stdout, done.stderr) == (f"{up} {Answer(True)}\n", "")
+    up = (Runtime((Unit("active", exists=True, has_run=True),), starting=False), None)
+    assert (done.stdout, done.stderr) == (f"{up} {(True, None)}\n", "")
 
 
 @pytest.fixture
@@ -199,10 +223,10 @@ def listening(path: Path) -> socket.socket:
 
 def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> None:
     answer = Systemd().runtime(["k3s.service"])
-    assert answer.value is None
-    assert answer.remark is not None
-    assert answer.remark.startswith("D-Bus cannot be reached")
-    assert answer.remark.endswith(f"there is no {systemctl}")
+    assert answer[0] is None
+    assert answer[1] is not None
+    assert answer[1].startswith("D-Bus cannot be asked (")
+    assert answer[1].endswith(f"there is no {systemctl}")
 
 
 SHOWN = (
@@ -221,15 +245,15 @@ def test_a_bus_that_refuses_leads_to_systemctl(bus: Path, systemctl: Path) -> No
     shows(systemctl)
     with listening(bus):
         answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert str(answer.remark).startswith("D-Bus cannot be reached (")
-    assert str(answer.remark).endswith("); asked systemctl instead")
+    assert answer[0] == TOLD
+    assert str(answer[1]).startswith("D-Bus cannot be asked (")
+    assert str(answer[1]).endswith("); asked systemctl instead")
 
 
 @pytest.mark.parametrize("state", ["initializing", "starting"])
 def test_systemctl_tells_that_systemd_is_starting(bus: Path, systemctl: Path, state: str) -> None:
     shows(systemctl, state)
-    assert Systemd().runtime(UNITS).value == TOLD._replace(starting=True)
+    assert Systemd().runtime(UNITS)[0] == TOLD._replace(starting=True)
 
 
 @pytest.mark.parametrize("error", [SystemError, ValueError, AttributeError, TypeError, RuntimeError])
@@ -249,26 +273,18 @@ def test_whatever_a_pystemd_raises_leads_to_systemctl(
 
             return call
 
-    class Never(Exception):  # noqa: N818
-        pass
-
     monkeypatch.setitem(sys.modules, "pystemd", types.ModuleType("pystemd"))
-    fits = types.ModuleType("pystemd.dbusexc")
-    monkeypatch.setattr(fits, "DBusBaseError", Never, raising=False)
-    monkeypatch.setitem(sys.modules, "pystemd.dbusexc", fits)
     monkeypatch.setitem(sys.modules, "pystemd.dbuslib", Unfit("pystemd.dbuslib"))
     shows(systemctl)
     answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert "asked systemctl instead" in str(answer.remark)
-    assert "it does not fit" in str(answer.remark) or (when, error) == ("imported", AttributeError)
+    assert answer[0] == TOLD
+    assert "asked systemctl instead" in str(answer[1])
+    assert "it does not fit" in str(answer[1]) or (when, error) == ("imported", AttributeError)
 
 
-def test_each_of_the_two_has_three_seconds_in_all(
+def test_at_a_shutdown_each_of_the_two_has_two_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemctl: Path
 ) -> None:
-    assert systemd.SECONDS == 3
-    monkeypatch.setattr(systemd, "SECONDS", 1)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     # The first question is answered late, the second one never.
     program(systemctl, "case $* in *SystemState*) sleep 0.1;; *) exec sleep 60;; esac")
@@ -277,9 +293,9 @@ def test_each_of_the_two_has_three_seconds_in_all(
         began = time.monotonic()
         answer = Systemd().going_down()
         took = time.monotonic() - began
-    assert answer.value is None
-    assert 1 + 0.1 + 0.5 <= took < 30
-    assert answer.remark == "D-Bus did not answer within 1 s; systemctl did not answer within 1 s"
+    assert answer[0] is None
+    assert 2 + 0.1 + 1 <= took < 30
+    assert answer[1] == "D-Bus cannot be asked (no answer within 2 s); systemctl did not answer within 1 s"
 
 
 def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) -> None:
@@ -287,8 +303,8 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
     with listening(bus) as server:
         server.listen()
         answer = Systemd().going_down()
-    assert answer.value is True
-    assert "D-Bus did not answer within" in str(answer.remark)
+    assert answer[0] is True
+    assert "D-Bus cannot be asked (no answer within" in str(answer[1])
 
 
 @pytest.mark.parametrize(
@@ -304,16 +320,18 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
 )
 def test_systemctl_answers_for_the_shutdown(bus: Path, systemctl: Path, text: str, down: bool | None) -> None:
     program(systemctl, text)
-    assert Systemd().going_down().value is down
-
-
-def test_systemctl_answers_for_the_order_of_units(bus: Path, systemctl: Path) -> None:
-    program(systemctl, 'case "$*" in *Before*our.service) echo Before=k3s.service shutdown.target;; esac')
-    assert Systemd().ordered_before("our.service") == ("k3s.service", "shutdown.target")
+    assert Systemd().going_down()[0] is down
 
 
 def test_where_systemctl_is_not_there_the_order_of_units_is_not_known(systemctl: Path) -> None:
-    assert Systemd().ordered_before("our.service") is None
+    assert unordered(Systemd(), UNITS) == []
+
+
+@pytest.mark.parametrize("more", [":", f"printf '\\n{TARGET}\\n{TARGET}'"], ids=["too few", "too many"])
+def test_an_answer_about_other_units_than_asked_is_none(bus: Path, systemctl: Path, more: str) -> None:
+    program(systemctl, f'case "$*" in *SystemState*) echo SystemState=running;; *) printf "{TARGET}"; {more};; esac')
+    assert Systemd().runtime(UNITS)[0] is None
+    assert "systemctl answered for" in str(Systemd().runtime(UNITS)[1])
 
 
 def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
@@ -326,20 +344,20 @@ def test_where_no_process_can_be_made_nobody_is_asked(systemctl: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     asked = "D-Bus cannot be asked (no process can be made: Too many open files); systemctl failed ("
-    assert (answer.value, str(answer.remark)[: len(asked)]) == (None, asked)
+    assert (answer[0], str(answer[1])[: len(asked)]) == (None, asked)
 
 
 def test_without_pystemd_systemctl_is_asked(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pystemd.dbusexc", None)
+    monkeypatch.setitem(sys.modules, "pystemd.dbuslib", None)
     shows(systemctl)
     answer = Systemd().runtime(UNITS)
-    assert answer.value == TOLD
-    assert "pystemd cannot be imported" in str(answer.remark)
+    assert answer[0] == TOLD
+    assert "D-Bus cannot be asked (ModuleNotFoundError: " in str(answer[1])
 
 
 def test_a_systemctl_that_cannot_run_is_told(bus: Path, systemctl: Path) -> None:
     systemctl.write_text("")
-    assert "systemctl failed" in str(Systemd().going_down().remark)
+    assert "systemctl failed" in str(Systemd().going_down()[1])
 
 
 def test_below_a_root_no_systemd_runs(tree: Tree, journal: Kept) -> None:

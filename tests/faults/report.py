@@ -22,6 +22,7 @@ class Promise(NamedTuple):
 
 KILLED: Final = "crash points: the program killed there, and booted again"
 FAULTS: Final = "system calls that failed, each in a run of its own"
+ONE_LEASE: Final = "errors of one lease of sixty, or of all of them"
 DISKS: Final = "disks after a power cut that lost un-fsynced writes, booted"
 STEPS: Final = "steps of random nodes' lives, each checked against the model"
 INPUTS: Final = "inputs of fuzzed parsers"
@@ -49,8 +50,10 @@ PROMISES: Final = (
         "failing as a full or broken disk does; the calls that only look fail, too. Each time: no traceback, a line "
         "that names what failed, the right exit status; a marker that was not clean stays unless all was done, and a "
         "clean one is replaced or removed, so that this boot can never pass for clean; where our directory cannot be "
-        "opened at all, the journal says so.",
-        (FAULTS,),
+        "opened at all, the journal says so. And one lease of sixty cannot be looked at, opened, moved or removed "
+        "(EUCLEAN, EPERM, EIO): `boot`, `recover` and `restore` deal with the others, name it, and are done. Where it "
+        "is all sixty, the network has failed, and the exit status says so.",
+        (FAULTS, ONE_LEASE),
     ),
     Promise(
         "What was not fsynced may be lost",

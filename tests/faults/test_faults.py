@@ -88,7 +88,7 @@ def test_a_call_that_fails_is_told_and_costs_nothing(
         assert [hit.place for hit in run.hit[:1]] == [fault.call.place], f"{said}: another call failed: {run.hit}"
         it_is_told(run, fault, said=said)
         nothing_is_lost(case, before, tree, said=said)
-        the_marker_is_believable(case, before, tree, said=said)
+        the_marker_is_believable(case, before, tree, failed=run.stderr, said=said)
         it_is_done_or_told(case, before, tree, run, said=f"{said}: {run.stderr}")
         the_next_boot_mends_it(before, tree, said=said)
 

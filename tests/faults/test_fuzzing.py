@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_lease_reset.commands import history, pools, rivals
+from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core.errors import ConfigError
+from cni_lease_reset.core.findings import Lease, Network
 from cni_lease_reset.core.model import Config, DamagedMarker, Marker, State
 from cni_lease_reset.edges import config, leases, marker, mountinfo, record
 
@@ -39,7 +41,7 @@ class Parser(NamedTuple):
 
 def _config(_tree: Tree, content: bytes) -> object:
     try:
-        return config.render(config.parse(content))
+        return settings_text(config.parse(content))
     except ConfigError as error:
         assert "\n" not in str(error), "one line"
         assert str(error).isprintable(), "nothing raw"
@@ -69,7 +71,8 @@ def _cni(tree: Tree, content: bytes) -> object:
     path.write_bytes(content)
     found = pools.read(tree.node, Config())
     assert all(each.isprintable() for each in found.unread), "nothing raw"
-    return found.of("k8s-pod-network", ["10.52.0.2", "fd00:52::2"])
+    leased = tuple(Lease(address, None, torn=False) for address in ("10.52.0.2", "fd00:52::2"))
+    return found.of(Network("k8s-pod-network", found=leased))
 
 
 def _flannel(tree: Tree, content: bytes) -> object:

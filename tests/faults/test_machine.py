@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -20,7 +21,9 @@ from machine import NOBODY, SETUID, Machine
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover, restore
 from cni_lease_reset.core.errors import BusyError, CniLeaseResetError
-from cni_lease_reset.core.model import BootId, ClearWhen, Marker, Outcome, Result, State, Verdict
+from cni_lease_reset.core.findings import Outcome, Result
+from cni_lease_reset.core.model import BootId, ClearWhen, Marker, NoMarker, State, Verdict
+from cni_lease_reset.edges import lock, record
 from cni_lease_reset.edges.lock import only_one
 
 from . import report
@@ -31,6 +34,8 @@ NETWORKS: Final = ("k8s-pod-network", "cbr0", "not-ours")
 STEPS: Final = 50  # an example
 POOL: Final = 30  # addresses of each family and network
 _CHANGING: Final = ("rename", "unlink", "mkdir", "rmdir", "fsync")
+
+AN_HOUR_AGO: Final = time.time_ns() - 3_600_000_000_000
 
 steps = 0
 
@@ -88,8 +93,8 @@ class NodeLife(RuleBasedStateMachine):
         self.known: set[int] = set()  # the inodes of all leases that must be somewhere
         self.up = False  # the container runtime
         self.ran = False  # boot, under this kernel
-        self.completed = False  # it came to its end, and marked this boot
-        self.clean = False  # a clean shutdown of the last boot in which the service ran is recorded
+        self.clean = False  # the last shutdown that our unit saw the end of is recorded, and no boot has taken it
+        self.moment = 0  # leases and marks are dated by it
         self.clear_when, self.keep, self.valid = ClearWhen.UNCLEAN, 2, True
         self.limit: int | None = 10
         self._next_kernel()
@@ -119,7 +124,7 @@ class NodeLife(RuleBasedStateMachine):
     def _next_kernel(self) -> None:
         self.kernel += 1
         self.tree.next_kernel(BootId(f"{self.kernel:08x}-0000-4000-8000-000000000000"))
-        self.up = self.ran = self.completed = False
+        self.up = self.ran = False
         for number in self.pods:
             shutil.rmtree(self.tree.root / f"proc/{1000 + number}")
         for number in range(self.impostors):
@@ -156,7 +161,7 @@ class NodeLife(RuleBasedStateMachine):
                 return
             self.serial += 1
             sandbox = f"{self.serial:064x}"
-            path = self.tree.lease(address, f"{sandbox}\r\neth0", network)
+            path = self._dated(self.tree.lease(address, f"{sandbox}\r\neth0", network))
             (self.tree.data / network / "lock").touch()
             self._process(kind, 1000 + self.serial, sandbox, address)
             self.pods[self.serial] = (network, address, path.stat().st_ino)
@@ -196,61 +201,127 @@ class NodeLife(RuleBasedStateMachine):
     def the_power_is_cut(self, torn: int) -> None:
         live = self._live()
         for inode in sorted(live)[len(live) - torn if torn <= len(live) else 0 :]:
-            self.tree.lease(live[inode][1], "", live[inode][0])
+            path = self.tree.data / live[inode][0] / live[inode][1]
+            when = path.stat().st_mtime_ns
+            path.write_text("")
+            os.utime(path, ns=(when, when))
         self._next_kernel()
 
     @rule(crash=st.none() | st.integers(0, 8))
     def it_is_shut_down(self, crash: int | None) -> None:
         self.up = False
         if self.ran:  # a start that failed gets no ExecStop, but a person may call it
-            with crash_at(1000 if crash is None else crash):
-                marked = service.shutdown(self.tree.node, self._systemd(down=True), Kept())
-                assert marked == self.completed, "only a boot that was marked as running can be marked as clean"
-            self.clean = self.clean or self.completed
+            self._shut_down(1000 if crash is None else crash)
         self._next_kernel()
 
-    @precondition(lambda self: self.ran)
+    def _shut_down(self, crash: int) -> None:
+        was = self._says()
+        with crash_at(crash):
+            marked = service.shutdown(self.tree.node, self._systemd(down=True), Kept())
+            assert marked == (was == self._ours("running")), "only what was marked as running is marked as clean"
+            assert self._says() == (self._ours("clean") if marked else was)
+        assert self._says() in (was, self._ours("clean"))
+        if self._says() != was:
+            self.clean = True
+            self._dated(self.tree.state / "marker")
+
     @rule()
-    def the_service_is_restarted(self) -> None:
-        """By hand, by a package update, or because the kernel stays: a soft-reboot."""
-        before = self._live()
+    def it_reboots(self) -> None:
+        self._boot()
+        self.it_is_shut_down(None)
+        self._boot()
+        self.the_runtime_starts()
+
+    @rule(network=st.sampled_from(NETWORKS), count=st.integers(0, 2), power=st.booleans())
+    def a_shutdown_is_cancelled(self, network: str, count: int, power: bool) -> None:
+        """After our part of it; the runtime is started again, and our unit is not."""
+        self._boot()
+        self._shut_down(1000)
+        self.up = True
+        self.pods_start(network=network, inet6=False, count=count, kind=Kind.SHIM)
+        if power:
+            self.the_power_is_cut(torn=0)
+            self._boot()
+
+    @precondition(lambda self: self.ran)
+    @rule(back=st.booleans())
+    def the_service_is_stopped(self, back: bool) -> None:
+        """By hand or by a package update, and started again, or not; or the kernel stays: a soft-reboot."""
+        before, was = self._live(), self._says()
         assert not service.shutdown(self.tree.node, self._systemd(down=False), Kept())
-        self._is_the_same_boot(self._boot())
+        assert self._says() == (None if was == self._ours("running") else was)
+        if back:
+            self._is_the_same_boot(self._boot())
         assert self._live() == before
 
     def _is_the_same_boot(self, outcome: Outcome | None) -> None:
         assert outcome is not None
         assert outcome.judgement.verdict is Verdict.SAME_BOOT
 
+    def _dated(self, path: Path) -> Path:
+        """Date a file; each is newer than the one before, and old enough for recover."""
+        self.moment += 1
+        os.utime(path, ns=(AN_HOUR_AGO + self.moment * 1_000_000, AN_HOUR_AGO + self.moment * 1_000_000))
+        return path
+
+    def _ours(self, state: str) -> tuple[str, str]:
+        return (state, self.tree.node.boot_id())
+
+    def _says(self) -> tuple[str, str] | str | None:
+        """What the marker says."""
+        match reading(self.tree):
+            case Marker(state=state, boot_id=boot_id):
+                return (state, boot_id)
+            case NoMarker():
+                return None
+        return "damaged"
+
     # The way up.
+
+    def _verdict(self) -> Verdict:
+        """What boot should say."""
+        said = self._says()
+        if self.ran or said in (self._ours("running"), self._ours("clean")):
+            return Verdict.SAME_BOOT
+        if said is None or said == "damaged":
+            return Verdict.UNKNOWN if said is None else Verdict.DAMAGED
+        if said[0] == "running":
+            return Verdict.UNCLEAN
+        assert self.clean, "clean only after a recorded clean shutdown"
+        mark = (self.tree.state / "marker").stat().st_mtime_ns
+        found = [self.tree.data / network / address for network, address in self._live().values()]
+        newer = any(each.stat().st_mtime_ns > mark for each in found if each.parent.name in NETWORKS[:2])
+        return Verdict.UNKNOWN if newer and self.valid else Verdict.CLEAN
 
     def _boot(self, crash: int = 1000) -> Outcome | None:
         """Run `boot` and compare what it left with the model."""
-        resets, was, ran = self._aside(), reading(self.tree), self.ran
+        resets, was, expected = self._aside(), self._says(), self._verdict()
+        was_done = self._is_done()
         outcome: list[Outcome] = []
         with crash_at(crash):
             outcome.append(service.boot(self.tree.node, self._systemd(), Kept()))
-        self.ran = True
         self._only_old_resets_go(resets)
-        now = reading(self.tree)
         if not outcome:
-            self.clean = self.clean and now == was
-            self.ran = ran or (self.tree.root / "run/cni-lease-reset/boot").exists()
-            self.completed = self.completed or (now != was and isinstance(now, Marker) and now.state is State.RUNNING)
+            self.ran = self.ran or (self.tree.root / "run/cni-lease-reset/boot").exists()
+            assert self._says() in (was, None, self._ours("running"))
+            self.clean = self.clean and self._says() == was
             return None
+        self.ran, self.clean = True, False
         verdict, result = outcome[0].judgement.verdict, outcome[0].result
-        assert (verdict is Verdict.SAME_BOOT) == (ran or getattr(was, "boot_id", "") == outcome[0].boot_id)
-        assert verdict is not Verdict.CLEAN or self.clean, "clean only after a recorded clean shutdown"
-        self.clean = False
-        assert not (isinstance(now, Marker) and now.state is State.CLEAN), "after boot the disk never says clean"
+        assert verdict is expected
+        done = outcome[0].done
         if verdict is Verdict.SAME_BOOT:
-            assert result in (Result.NOTHING_DUE, Result.MISCONFIGURED)
-        elif verdict is Verdict.CLEAN and result not in (Result.CLEARED, Result.NOTHING_DUE):
-            self.completed = True  # the mark is used up; what is torn or crowded shows again by itself
-        elif result in (Result.CLEARED, Result.NOTHING_DUE):
-            self.completed = True
+            assert result is Result.NOTHING_DUE
+            done = was_done
+        assert self._says() == (self._ours("running") if done else None), "running means done"
+        if done and verdict is not Verdict.SAME_BOOT:
             self._enough_is_free(verdict)
         return outcome[0]
+
+    def _is_done(self) -> bool:
+        """Whether this boot was: its mark says so, or /run."""
+        outcome = record.read(self.tree.node).of(self.tree.node.boot_id())
+        return self._says() in (self._ours("running"), self._ours("clean")) or (outcome is not None and outcome.done)
 
     def _only_old_resets_go(self, before: dict[str, set[int]]) -> None:
         after = self._aside()
@@ -301,30 +372,25 @@ class NodeLife(RuleBasedStateMachine):
 
     @rule()
     def boot_meets_another_program(self) -> None:
-        before, marker = self._live(), reading(self.tree)
-        with only_one(self.tree.node, create=True), pytest.raises(BusyError):
-            service.boot(self.tree.node, self._systemd(), Kept())
-        assert (self._live(), reading(self.tree)) == (before, marker)
+        before = self._live()
+        with only_one(self.tree.node, create=True):
+            if self._verdict() is Verdict.SAME_BOOT:
+                self._boot()  # it needs no lock
+            else:
+                with pytest.raises(BusyError):
+                    service.boot(self.tree.node, self._systemd(), Kept())
+                self.ran, self.clean = True, False
+                assert self._says() is None, "no older marker speaks for this boot"
+        assert self._live() == before
 
     @rule(network=st.sampled_from(NETWORKS[:2]))
     def boot_meets_a_plugin_at_work(self, network: str) -> None:
         (self.tree.data / network).mkdir(parents=True, exist_ok=True)
         before = {inode for inode, each in self._live().items() if each[0] == network}
-        with (self.tree.data / network / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._boot_with_a_busy_network()
+        with (self.tree.data / network / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            self._boot()
         assert before <= self._live().keys(), "a network whose lock is held is left alone"
-
-    def _boot_with_a_busy_network(self) -> None:
-        was, resets = reading(self.tree), self._aside()
-        outcome = service.boot(self.tree.node, self._systemd(), Kept())
-        self.ran, self.clean = True, False
-        self._only_old_resets_go(resets)
-        was_clean = isinstance(was, Marker) and was.state is State.CLEAN
-        if outcome.result in (Result.FAILED, Result.REFUSED, Result.MISCONFIGURED) and not was_clean:
-            assert reading(self.tree) == was, "the next boot judges the same, and tries again"
-        else:
-            self.completed = self.completed or outcome.judgement.verdict is not Verdict.SAME_BOOT
 
     # What people and disks do.
 
@@ -335,7 +401,7 @@ class NodeLife(RuleBasedStateMachine):
             path.unlink(missing_ok=True)
         elif self.tree.state.exists():
             path.write_bytes(damage)
-        self.clean = self.completed = False
+        self.clean = False
 
     @rule(
         clear_when=st.sampled_from(list(ClearWhen)),
@@ -405,7 +471,8 @@ class NodeLife(RuleBasedStateMachine):
         assert self.clean or not (isinstance(now, Marker) and now.state is State.CLEAN)
 
 
-def test_a_nodes_life_follows_the_model(figures: Figures, long: bool) -> None:
+def test_a_nodes_life_follows_the_model(figures: Figures, long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "OURS", 0)
     least = 200_000 if long else 10_000
     run_state_machine_as_test(
         NodeLife,

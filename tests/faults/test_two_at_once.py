@@ -23,8 +23,8 @@ def command(tree: Tree, *arguments: str) -> tuple[str, ...]:
     """The program, but for its patience with host-local's lock."""
     code = (
         "import sys\n"
-        "from cni_lease_reset.edges import setaside\n"
-        "setaside.PATIENCE = 0.2\n"
+        "from cni_lease_reset.edges import lock\n"
+        "lock.HOST_LOCAL = 0.2\n"
         "from cni_lease_reset.cli import main\n"
         f"sys.exit(main({['--root', str(tree.root), *arguments]!r}))\n"
     )
@@ -63,7 +63,7 @@ def halfway(tree: Tree, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("first", [BOOT, RECOVER], ids=lambda verb: verb[0])
 @pytest.mark.parametrize("second", [BOOT, RECOVER], ids=lambda verb: verb[0])
-def test_while_one_of_ours_works_another_is_refused(
+def test_while_one_of_ours_works_another_changes_nothing(
     first: tuple[str, ...], second: tuple[str, ...], place: Path, figures: Figures
 ) -> None:
     root = place / "n"
@@ -75,10 +75,13 @@ def test_while_one_of_ours_works_another_is_refused(
     before = live(tree)
     with halfway(tree, *first):
         done = subprocess.run(command(tree, *second), cwd=TOP, text=True, capture_output=True, check=False)
-        assert done.returncode == 75, done.stderr
+        if (first, second) == (BOOT, BOOT):  # only the first run under a kernel sets leases aside
+            assert (done.returncode, "Same boot" in done.stderr) == (0, True), done.stderr
+        else:
+            assert done.returncode == 75, done.stderr
+            ours = "another cni-lease-reset is at work" in done.stderr.lower()
+            assert ours or (second == RECOVER and "another process holds host-local's lock" in done.stderr)
         assert done.stderr.count("\n") <= 2
-        ours = "another cni-lease-reset is at work" in done.stderr.lower()
-        assert ours or (second == RECOVER and "another process holds host-local's lock" in done.stderr)
     assert live(tree) == {}
     assert list(aside(tree).values()) == [before]
     figures.add(report.PAIRS)

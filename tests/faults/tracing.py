@@ -50,9 +50,9 @@ def killed(tree: Tree, call: Call, *arguments: str) -> Run:
     return _run(tree, arguments, "-e", f"trace={call.name}", "-e", what)
 
 
-def failing(tree: Tree, call: Call, error: str, *arguments: str, on: bool = False) -> Run:
-    """Let one call fail, or (``on``) that one and each later one of its name."""
-    what = f"inject={call.name}:error={error}:when={call.number}{'+' if on else ''}"
+def failing(tree: Tree, call: Call, error: str, *arguments: str, on: bool = False, last: Call | None = None) -> Run:
+    """Let one call fail, or that one and each later one of its name: all of them (``on``), or those up to a last one."""
+    what = f"inject={call.name}:error={error}:when={call.number}{'+' if on else f'..{last.number}' if last else ''}"
     return _run(tree, arguments, "-f", "--seccomp-bpf", "-e", f"trace={call.name}", "-e", what)
 
 

@@ -136,4 +136,4 @@ def test_the_settings_for_harvester_are_settings_of_ours() -> None:
     assert isinstance(files, list)
     (file,) = files
     assert (file["path"], file["permissions"]) == ("/etc/cni-lease-reset/config.yaml", 0o644)
-    assert config.parse(file["content"].encode()).config.max_kept_leases == 53
+    assert config.parse(file["content"].encode()).max_kept_leases == 53

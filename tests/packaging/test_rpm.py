@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from programs import STAND_IN
 from cni_lease_reset import __version__
 
 RPM = TOP / "packaging/rpm"
+HANDED_ON = [f"packaging/{folder}" for folder in ("prometheus", "harvester", "rancher")]
 INSTALL = "rpm --install --nodeps /run/package.rpm 2>/run/install.log"
 
 
@@ -108,13 +109,9 @@ drwxr-xr-x root:root /etc/cni-lease-reset
 -rwxr-xr-x root:root /usr/bin/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
@@ -123,17 +120,11 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
+drwxr-xr-x root:root /usr/share/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/SECURITY.md
-drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/cloudinit.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/install.yaml
-drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts_test.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
 -rw-r--r-- root:root /usr/share/licenses/cni-lease-reset/LICENSE
@@ -144,8 +135,10 @@ drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
     home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
     modules = [path.relative_to(TOP / "cni_lease_reset") for path in (TOP / "cni_lease_reset").rglob("*.py")]
     python = [f"{home}/{module}" for module in modules]
-    tag = output("/usr/bin/python3", "-c", "import sys; print(sys.implementation.cache_tag)").strip()
-    python += [f"{home}/{module.parent / '__pycache__' / module.stem}.{tag}.pyc" for module in modules]
+    handed_on = [Path(line) for line in output("git", "ls-files", *HANDED_ON).split()]
+    python += [f"-rw-r--r-- root:root /usr/share/cni-lease-reset/{path.relative_to('packaging')}" for path in handed_on]
+    folders = {path.parent.relative_to("packaging") for path in handed_on}
+    python += [f"drwxr-xr-x root:root /usr/share/cni-lease-reset/{folder}" for folder in folders]
     # Debian's rpm puts the version into the names of the folders of documents.
     lines = listed.replace(f"cni-lease-reset-{__version__}", "cni-lease-reset").splitlines()
     assert sorted(lines) == sorted(expected.splitlines() + python)
@@ -163,7 +156,7 @@ def test_the_package_needs_these_and_no_others(package: Path) -> None:
         "/bin/sh",
         "/usr/bin/python3",
         "python3 >= 3.11",
-        "python3-pystemd",
+        "python3-pystemd >= 0.11",
         "python3-pyyaml",
         "coreutils",
         "systemd",
@@ -172,26 +165,28 @@ def test_the_package_needs_these_and_no_others(package: Path) -> None:
 
 
 PYTHON = "/usr/bin/python3"
+EITHER_YAML = "(python3-PyYAML or python311-PyYAML)"
 PYTHON_311 = "/usr/bin/python3.11"
 
 
 @pytest.mark.parametrize(
     ("macros", "family", "python", "yaml", "pystemd"),
     [
-        ("systemd", "fedora 43", PYTHON, "python3-pyyaml", "requires python3-pystemd"),
-        ("systemd", "rhel 10", PYTHON, "python3-pyyaml", "requires python3-pystemd"),
-        ("systemd", "rhel 9", PYTHON_311, "python3.11-pyyaml", "recommends python3.11-pystemd"),
-        ("suse", "suse_version 1500", PYTHON_311, "python311-PyYAML", "recommends python311-pystemd"),
-        ("suse", "suse_version 1600", PYTHON, "python3-PyYAML", "recommends python3-pystemd"),
+        ("systemd", "fedora 43", PYTHON, "python3-pyyaml", "requires python3-pystemd >= 0.11"),
+        ("systemd", "rhel 10", PYTHON, "python3-pyyaml", "requires python3-pystemd >= 0.11"),
+        ("systemd", "rhel 9", PYTHON_311, "python3.11-pyyaml", "recommends python3.11-pystemd >= 0.11"),
+        ("suse", "suse_version 1500", PYTHON_311, "python311-PyYAML", "recommends python311-pystemd >= 0.11"),
+        ("suse", "suse_version 1600", PYTHON, EITHER_YAML, "recommends python3-pystemd >= 0.11"),
+        ("suse", "suse_version 1699", PYTHON, EITHER_YAML, "recommends python3-pystemd >= 0.11"),
     ],
-    ids=["Fedora", "EL 10", "EL 9", "SLES 15", "SLES 16 and SL Micro 6"],
+    ids=["Fedora", "EL 10", "EL 9", "SLES 15", "SLES 16 and SL Micro 6", "Tumbleweed"],
 )
 def test_each_family_can_read_the_spec(macros: str, family: str, python: str, yaml: str, pystemd: str) -> None:
     rpmspec = ("rpmspec", f"--load=tests/macros/{macros}", "--define", family)
-    query = r"[requires %{REQUIRENAME}\n][recommends %{RECOMMENDNAME}\n]"
+    query = r"[requires %{REQUIRENEVRS}\n][recommends %{RECOMMENDNEVRS}\n]"
     needs = set(output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec").splitlines())
     assert {f"requires {python}", f"requires {yaml}", pystemd} <= needs
-    query = r"%{PREIN}\n%{POSTIN}\n%{PREUN}\n%{POSTUN}\n"
+    query = r"%{PREIN}\n%{POSTIN}\n%{PREUN}\n%{POSTUN}\n%{POSTTRANS}\n"
     scripts = output(*rpmspec, "--query", "--qf", query, RPM / "cni-lease-reset.spec")
     assert scripts.count("cni-lease-reset.service") >= 2
     assert scripts.count("cni-lease-reset-metrics.timer") == scripts.count("cni-lease-reset.service")
@@ -199,6 +194,44 @@ def test_each_family_can_read_the_spec(macros: str, family: str, python: str, ya
     assert "restart" not in scripts
     parsed = output(*rpmspec, "--parse", RPM / "cni-lease-reset.spec")
     assert f"#!{python} |' packaging/rpm/cni-lease-reset" in parsed
+    # By the family's own macro, or on the node with its own Python: never both, nor by a macro for another one.
+    by_macro = re.findall(r"^(COMPILED BY .*)$", parsed, re.MULTILINE)
+    on_node = re.findall(r"^(\S+) -I -m compileall", parsed, re.MULTILINE)
+    assert (by_macro, on_node) == (([], [python]) if family == "suse_version 1500" else (by_macro[:1], []))
+    assert all(line.startswith(f"COMPILED BY {python} IN ") for line in by_macro)
+    assert ("-m pytest" in parsed) is ("python3-pytest" in build_needs(rpmspec)) is (python == PYTHON)
+
+
+def build_needs(rpmspec: Sequence[str]) -> str:
+    return output(*rpmspec, "--query", "--buildrequires", RPM / "cni-lease-reset.spec")
+
+
+def test_whoever_distributes_it_says_where_the_project_lives() -> None:
+    where = "https://example.org/cni-lease-reset"
+    query = ("--query", "--qf", "%{URL}", RPM / "cni-lease-reset.spec")
+    assert output("rpmspec", "--define", f"project_url {where}", *query) == where
+    assert output("rpmspec", *query) == "(none)"
+
+
+def test_a_tests_failure_fails_the_build(tmp_path: Path) -> None:
+    """%check is no ornament."""
+    source = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "-q", TOP, source], check=True)
+    for path in ("packaging/rpm", "cni_lease_reset"):  # as they are here, committed or not
+        shutil.copytree(TOP / path, source / path, dirs_exist_ok=True)
+    (source / ".venv").symlink_to(TOP / ".venv")
+    verdict = source / "cni_lease_reset/core/verdict.py"
+    verdict.write_text(verdict.read_text().replace("UNCLEAN", "CLEAN"))
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DIST": str(tmp_path / "dist")}
+    build = [source / "packaging/rpm/build"]
+    done = subprocess.run(build, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert "Bad exit status from" in done.stderr
+    assert "tests/core/test_verdict.py" in done.stderr
+
+
+def test_the_package_is_small(package: Path) -> None:
+    assert package.stat().st_size < 190_000, "no byte-code for one Python alone is in it"
 
 
 def test_the_installed_program_runs_without_the_checkout(machine: Tree) -> None:
@@ -273,6 +306,44 @@ def test_systemd_takes_the_installed_units_and_finds_their_manual(machine: Tree)
 def test_installing_enables_the_boot_unit_and_starts_nothing(machine: Tree) -> None:
     told = answer(machine, "systemctl is-enabled cni-lease-reset.service", "ls -A /var/lib/cni 2>&1 || :")
     assert told.splitlines() == ["enabled", "ls: cannot access '/var/lib/cni': No such file or directory"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_coming_to_a_running_system_leaves_a_note_once(machine: Tree, tmp_path: Path, running: bool) -> None:
+    """And an update leaves none: there a boot that was not judged is a fault."""
+    if running:
+        (machine.root / "run/systemd/system").mkdir(parents=True)
+    shutil.copy(build(tmp_path, release="2"), machine.root / "run/newer.rpm")
+    note = "/run/cni-lease-reset/installed"
+    told = answer(
+        machine,
+        f"ls {note} 2>&1 || :",
+        f"rm -f {note}",
+        "rpm --upgrade --nodeps /run/newer.rpm 2>/dev/null",
+        f"ls {note} 2>&1 || :",
+    )
+    none = f"ls: cannot access '{note}': No such file or directory"
+    assert told.splitlines() == [note if running else none, none]
+
+
+def test_removing_takes_the_metrics_along(machine: Tree, tmp_path: Path) -> None:
+    """Or node_exporter goes on telling what nobody writes any more."""
+    shutil.copy(build(tmp_path, release="2"), machine.root / "run/newer.rpm")
+    file = "/var/lib/node_exporter/textfile_collector/cni-lease-reset.prom"
+    told = answer(
+        machine,
+        f"mkdir -p {file.rpartition('/')[0]}; cni-lease-reset status --metrics={file}",
+        "rpm --upgrade --nodeps /run/newer.rpm 2>/dev/null",
+        f"ls {file}",
+        "rpm --erase --nodeps cni-lease-reset 2>/dev/null",
+        f"ls {file} 2>&1 || :",
+        "ls -d /usr/lib/cni-lease-reset 2>&1 || :",
+    )
+    assert told.splitlines() == [
+        file,
+        f"ls: cannot access '{file}': No such file or directory",
+        "ls: cannot access '/usr/lib/cni-lease-reset': No such file or directory",
+    ]
 
 
 TIMERS = ("cni-lease-reset-metrics.timer", "cni-lease-reset-recover.timer")
@@ -402,7 +473,7 @@ def test_without_pystemd_systemctl_tells_whether_a_unit_is_up_or_was(
 ) -> None:
     code = (
         "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
-        "print(Systemd().runtime(['x.service']).value.units[0][:3])"
+        "print(Systemd().runtime(['x.service'])[0].units[0][:3])"
     )
     away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
     said = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
@@ -421,7 +492,56 @@ def test_without_pystemd_systemctl_answers_and_the_journal_says_so_once(
         assert answer(machine, away, systemd, "cni-lease-reset boot", "cni-lease-reset shutdown") == ""
         entries = list(received(listener))
     assert [entry["MESSAGE"] for entry in entries if "pystemd" in entry["MESSAGE"]] == [
-        "pystemd cannot be imported (No module named 'pystemd'); asked systemctl instead"
+        "D-Bus cannot be asked (ModuleNotFoundError: No module named 'pystemd'); asked systemctl instead"
     ]
     assert [entry["CNI_LEASES_CLEARED"] for entry in entries if "CNI_VERDICT" in entry] == ["1"]
-    assert f"state={'clean' if system_state == 'stopping' else 'running'}\n" in machine.marker()
+    assert ("state=clean\n" in machine.marker()) is (system_state == "stopping")
+    assert system_state == "stopping" or machine.marker() == ""
+
+
+UNFIT = {
+    "import pystemd raises SystemError": ("dbuslib", "raise SystemError('initialization failed')"),
+    "import pystemd raises ValueError": (
+        "dbuslib",
+        "raise ValueError('size changed, may indicate binary incompatibility')",
+    ),
+    "a module that is missing": ("dbuslib", "import pystemd.nothing"),
+    "no apply_signature": ("dbuslib", "class DBus:\n    pass"),
+    "it aborts": ("dbuslib", "import os\nos.abort()"),
+    "it ends the process": ("dbuslib", "raise SystemExit(7)"),
+}
+
+
+@pytest.mark.parametrize("way", UNFIT)
+def test_a_pystemd_that_does_not_fit_is_as_none(machine: Tree, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Built for another libsystemd or Python, or too old: boot, status and shutdown ask systemctl."""
+    machine.mark("running", OTHER)
+    machine.lease("10.52.0.2")
+    module, text = UNFIT[way]
+    there = "/usr/lib/python3/dist-packages/pystemd"
+    files = {"__init__": "", module: text}
+    written = [f"cat >{there}/{name}.py <<'EOF'\n{text}\nEOF" for name, text in files.items()]
+    with journald(machine, monkeypatch) as listener:
+        script = (f"rm -r {there}*", f"mkdir {there}", *written, standing_in(machine, "stopping"))
+        shown = answer(machine, *script, "cni-lease-reset boot", "cni-lease-reset status", "cni-lease-reset shutdown")
+        entries = list(received(listener))
+    assert "This boot   cleared: k8s-pod-network: unclean shutdown" in shown
+    assert "state=clean\n" in machine.marker(), "systemctl said that the system goes down"
+    asked = [entry["CNI_REASON"] for entry in entries if "asked systemctl instead" in entry["CNI_REASON"]]
+    assert len(asked) == 1, entries
+    assert asked[0].startswith("D-Bus cannot be asked (")
+
+
+def test_a_run_leaves_no_byte_code_that_no_package_owns(machine: Tree) -> None:
+    """After an update of Python the package's own is of the old one; the next upgrade would leave the new one behind."""
+    ours = "/usr/lib/cni-lease-reset"
+    left = answer(
+        machine,
+        f"find {ours} -name '*.pyc' -delete",
+        "cni-lease-reset config >/dev/null",
+        "cni-lease-reset status >/dev/null",
+        f"find {ours} -name '*.pyc'",
+        f"/usr/bin/python3 -c 'import sys; sys.path[:0] = [\"{ours}\"]; import cni_lease_reset.cli'",  # the control
+        f"find {ours} -name '*.pyc' | grep -c /cli",
+    )
+    assert left == "1\n"

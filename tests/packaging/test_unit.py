@@ -11,7 +11,10 @@ from conftest import THIS, TOP, Systemd, Tree
 from programs import command
 
 from cni_lease_reset import cli
+from cni_lease_reset.core.errors import ConfigError
 from cni_lease_reset.core.model import Config
+from cni_lease_reset.edges import lock
+from cni_lease_reset.edges.config import parse
 from cni_lease_reset.edges.node import Node
 
 PROGRAM = "/usr/bin/cni-lease-reset"
@@ -151,8 +154,19 @@ def test_the_cage_of_recover_differs_from_the_boot_units_in_what_it_needs() -> N
     cage = {
         name for name in kept if re.match("Protect|Private|Restrict|Lock|NoNew|IPAddress|Device|Keyring|Remove", name)
     }
-    needs = {"PrivateNetwork", "RestrictNamespaces", "ProtectHome"}  # the last: "yes" or "read-only"
+    needs = {"PrivateNetwork", "RestrictNamespaces"}
     assert {name for name in cage if sets.get(name) != kept[name]} <= needs
+
+
+@pytest.mark.parametrize("unit", [UNIT, RECOVER, METRICS], ids=lambda unit: unit.name)
+def test_no_place_that_a_data_dir_may_have_looks_empty_from_within(unit: Path) -> None:
+    """What ProtectHome=yes hides no ReadWritePaths= brings back."""
+    assert settings(unit)["ProtectHome"] == ["read-only"]
+    assert not settings(unit).keys() & {"InaccessiblePaths", "TemporaryFileSystem", "RootDirectory"}
+    hidden = {"/tmp", "/var/tmp", "/dev"}  # by PrivateTmp= and PrivateDevices=
+    for place in hidden:
+        with pytest.raises(ConfigError):
+            parse(f"data_dir: {place}/networks\n".encode())
 
 
 def test_timers_are_for_their_operator_to_enable() -> None:
@@ -206,3 +220,26 @@ def test_no_configuration_silences_the_metrics(tree: Tree, way: str) -> None:
     assert 'cni_lease_reset_boot_result{result="misconfigured"} 1\n' in text
     assert 'cni_lease_reset_leases{network="k8s-pod-network",family="ipv4"} 1\n' in text
     assert re.search(r"^cni_lease_reset_attention_needed [1-9]", text, re.MULTILINE)
+
+
+def seconds(unit: Path, name: str) -> float:
+    """A time that a unit gives."""
+    [value] = settings(unit)[name]
+    number, scale = re.fullmatch(r"(\d+)(s|min)", value).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "min": 60}[scale]
+
+
+def test_what_we_wait_for_adds_up_to_less_than_the_units_allow() -> None:
+    assert seconds(UNIT, "TimeoutStartSec") > lock.OURS + 2 * lock.SYSTEMD + lock.WHO_LIVES
+    assert 2 * lock.OF_SYSTEMD < lock.SHUTDOWN < seconds(UNIT, "TimeoutStopSec")
+    a_network = lock.HOST_LOCAL + lock.WHO_LIVES
+    assert 5 * a_network < seconds(RECOVER, "TimeoutStartSec")
+
+
+def test_the_unit_and_the_readme_say_how_long_a_hanging_disk_may_hold_up_rke2() -> None:
+    start, stop = seconds(UNIT, "TimeoutStartSec"), seconds(UNIT, "TimeoutStopSec")
+    ours = lock.OURS + 2 * lock.SYSTEMD + lock.WHO_LIVES
+    for path in (UNIT, TOP / "README.md"):
+        text = " ".join(path.read_text().replace("\n#", "").split())
+        assert {f"{start + 2 * stop:.0f} s", f"{2 * start + 4 * stop:.0f} s"} <= set(re.findall(r"\d+ s\b", text))
+    assert f"those of boot add up to {ours:.0f} s, those of shutdown to {lock.SHUTDOWN:.0f} s" in UNIT.read_text()

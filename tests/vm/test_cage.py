@@ -146,7 +146,7 @@ def test_15_the_cage(node: Node) -> None:
         assert node.show(UNIT, "ExecMainStatus") == "226"
         assert node.verdicts() == ()
         assert "/no/such/place: No such file or directory" in node.run(f"journalctl -b --no-pager -u {UNIT}")
-        assert node.marker() == before, "the next boot must judge the same"
+        assert node.marker() == before == {}, "the boot before could not do what was due"
         node.nothing_lost()
         _three_pods(node)
 
@@ -154,7 +154,7 @@ def test_15_the_cage(node: Node) -> None:
         node.run(f"rm {DROP_IN}; sync")
         node.power_cut()
         verdict = node.verdict()
-        assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 9, 9)
+        assert (verdict.verdict, verdict.found, verdict.cleared) == ("unknown", 9, 9)
         node.nothing_lost()
         assert (
             node.run(f"ls {STATE}/set-aside")

@@ -4,7 +4,7 @@ import re
 
 from node import CONFIG, PATIENCE, RKE2, UNIT, Node
 
-from cni_lease_reset.edges.systemd import SECONDS
+from cni_lease_reset.edges.lock import SYSTEMD
 
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/lab.conf"
 WRITABLE, READ_ONLY = "lab.cni_disk=rw", "lab.cni_disk=ro"
@@ -12,7 +12,7 @@ PODS = "lab.pods=3"
 # Guest seconds between our start and RKE2's. 20 s TimeoutStartSec, 30 s until the kill, and an emulated processor.
 BOUND = 90
 # What we do without D-Bus. An emulated processor on a busy machine may be too slow for systemctl, too; that is told.
-INSTEAD = f"(?:asked systemctl instead|systemctl did not answer within {SECONDS:.0f} s; relying on the look at proc)"
+INSTEAD = f"(?:asked systemctl instead|systemctl did not answer within {SYSTEMD / 2:g} s; relying on the look at proc)"
 
 SILENT_BUS = """[Unit]
 Description=A D-Bus that accepts and never answers
@@ -68,7 +68,7 @@ def test_06_whatever_is_broken_rke2_starts(two_disk_node: Node) -> None:
         _boots(node, WRITABLE)
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 3, 3)
-        node.figure(_told(f"D-Bus did not answer within {SECONDS:.0f} s; {INSTEAD}", node))
+        node.figure(_told(rf"D-Bus cannot be asked \(no answer within {SYSTEMD:g} s\); {INSTEAD}", node))
         node.nothing_lost()  # and no new pods: runc wants D-Bus, too
         node.run("rm -r /etc/systemd/system/dbus.service.d")
 

@@ -2,8 +2,11 @@
 
 from typing import Final, NamedTuple
 
+import never_answers
 import pytest
 from node import CONFIG, NETWORKS, RKE2, UNIT, Node
+
+from cni_lease_reset.edges.lock import WHO_LIVES
 
 LISTED: Final = "/run/containers/storage/overlay-containers"  # CRI-O's: the child lists it, nobody else here does
 STUCK: Final = "lab-stuck.service"
@@ -11,30 +14,9 @@ LOCKED: Final = f"{NETWORKS}/storage/lock"
 CONTROL: Final = f"/etc/systemd/system/{UNIT}.d/lab-control.conf"  # after emulated.conf
 KILL_ALL: Final = "[Service]\nKillMode=control-group\nTimeoutStopSec={}\n"
 STOP_SECONDS: Final = 20  # the control's TimeoutStopSec; it passes four times: SIGTERM, SIGKILL, and both again
+LATE: Final = f"who lives cannot be told: no answer within {WHO_LIVES:g} s; the runtime never ran, ignoring"
 AT_ONCE: Final = 10  # guest seconds between two acts of systemd, on an emulated processor; it would wait for 4 x 10 min
 
-# A file system that takes every request and answers none. Who has asked is not let go even by SIGKILL: that is D state.
-# Source: linux/fuse.h; struct fuse_in_header, fuse_out_header and fuse_init_out of protocol 7.23 and later.
-NEVER_ANSWERS: Final = f"""
-import ctypes, fcntl, os, socket, struct, sys
-if sys.argv[1:]:  # besides, hold host-local's lock of a network
-    fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)
-os.makedirs("{LISTED}", exist_ok=True)
-requests = os.open("/dev/fuse", os.O_RDWR)
-options = f"fd={{requests}},rootmode=40000,user_id=0,group_id=0".encode()
-libc = ctypes.CDLL(None, use_errno=True)
-if libc.mount(b"lab-stuck", b"{LISTED}", b"fuse", 0, options) != 0:
-    sys.exit(f"mount: {{os.strerror(ctypes.get_errno())}}")
-_, opcode, number = struct.unpack_from("IIQ", os.read(requests, 1 << 20))
-assert opcode == 26, f"not FUSE_INIT, but {{opcode}}"
-limits = struct.pack("IIIIHHIIHHI28x", 7, 31, 0, 0, 12, 12, 4096, 1, 0, 0, 0)
-os.write(requests, struct.pack("IiQ", 16 + len(limits), 0, number) + limits)
-with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
-    notifier.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
-while True:
-    length, opcode, number, node, _, _, process = struct.unpack_from("IIQQIII", os.read(requests, 1 << 20))
-    print(f"request {{opcode}} of process {{process}}", flush=True)
-"""
 # A child that is late makes a doubt, and that is a remark only where systemd said in time that nothing ran yet. In the
 # thick of an emulated boot it takes longer than the 3 s that we give it: first wait until that is over.
 PROMPT: Final = "busctl get-property {0} /org/freedesktop/systemd1 {0}.Manager SystemState".format(
@@ -52,7 +34,7 @@ Type=notify
 TimeoutStartSec=10min
 ExecStartPre=/sbin/modprobe fuse
 ExecStartPre=/bin/bash -c "udevadm settle; until timeout 1 {PROMPT}; do :; done; python3 -c 'import pystemd.dbuslib'"
-ExecStart=/usr/bin/python3 /opt/lab-stuck {{lock}}
+ExecStart=/usr/bin/python3 /opt/lab-stuck {LISTED} {{options}}
 ExecStopPost=-/bin/umount -l {LISTED}
 [Install]
 WantedBy=multi-user.target
@@ -87,10 +69,10 @@ def _one_stuck(node: Node) -> Process:
     return process
 
 
-def _with_stuck_child(node: Node, *, lock: str = "") -> None:
+def _with_stuck_child(node: Node, options: str = "") -> None:
     """Make the next boots' child hang."""
-    node.write("/opt/lab-stuck", NEVER_ANSWERS)
-    node.write(f"/etc/systemd/system/{STUCK}", STUCK_UNIT.format(lock=lock))
+    node.write("/opt/lab-stuck", never_answers.PROGRAM)
+    node.write(f"/etc/systemd/system/{STUCK}", STUCK_UNIT.format(options=options))
     node.run(f"systemctl enable {STUCK}; sync")
 
 
@@ -142,7 +124,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 2, 2)
         stuck = _one_stuck(node)
         assert node.show(UNIT, "ActiveState") == "active"
-        assert "held up the look at it; the runtime never ran, ignoring" in _journal(node)
+        assert LATE in _journal(node)
         _boot_ended(node)
         waited = _rke2_waited(node)
         node.figure(f"RKE2 began {waited:.2f} s after boot had ended")
@@ -172,7 +154,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
     with node.scenario("... and our unit stops at once in a shutdown, too"):
         node.write(CONFIG, "networks: [k8s-pod-network, storage]\nclear_when: always\n")
         node.run(f"mkdir -p {NETWORKS}/storage && printf 'somebody\\r\\neth0' >{NETWORKS}/storage/10.99.0.2")
-        _with_stuck_child(node, lock=LOCKED)
+        _with_stuck_child(node, f"--lock {LOCKED}")
         node.run(f"rm {CONTROL}; sync; systemctl daemon-reload; systemctl start {UNIT}")
         assert _one_stuck(node) == stuck
         node.goes_down("systemctl reboot")
@@ -215,7 +197,7 @@ def _fails(node: Node) -> None:
     assert node.show(UNIT, "ActiveState") == "failed"
     assert node.show(UNIT, "ExecMainStatus") == "74"
     _one_stuck(node)
-    assert "held up the look at it; the runtime never ran, ignoring" in _journal(node)
+    assert LATE in _journal(node)
     _boot_ended(node)
     node.nothing_lost()
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from cni_lease_reset import cli
 from cni_lease_reset.commands import recover
-from cni_lease_reset.core.fate import Fate, Living, sort_out
-from cni_lease_reset.core.model import Lease
+from cni_lease_reset.commands.fate import Fate, sort_out
+from cni_lease_reset.core.findings import Lease, Living
 from cni_lease_reset.edges import namespaces, traces
 from cni_lease_reset.edges.node import Node
 from cni_lease_reset.edges.sight import Sight
