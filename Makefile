@@ -24,7 +24,7 @@ lint: $(READY) ## Check style and types
 	@$(RUN)/ruff check -q
 	@$(RUN)/ruff format -q --check
 	@$(RUN)/mypy
-	@cd tests/vm && MYPYPATH="$(CURDIR)" "$(CURDIR)/$(RUN)/mypy" --config-file "$(CURDIR)/pyproject.toml" *.py
+	@cd tests/vm && MYPYPATH="$(CURDIR):$(CURDIR)/tests" "$(CURDIR)/$(RUN)/mypy" --config-file "$(CURDIR)/pyproject.toml" *.py
 
 format: $(READY) ## Format the code
 	@$(RUN)/ruff format -q
