@@ -90,6 +90,7 @@ def rpm(folder: Path, version: str, name: str = "cni-lease-reset", needs: str = 
     spec = folder / f"{name}-{version}.spec"
     spec.write_text(
         f"Name: {name}\nVersion: {version}\nRelease: 1\nSummary: stand-in\nLicense: none\nBuildArch: noarch\nRequires: {needs}\n"
+        f"{'Provides: /bin/sh' if name == 'systemd' else ''}\n"
         f"%description\n%install\nmkdir -p %{{buildroot}}/usr/bin %{{buildroot}}/etc/{name}\n"
         f"echo 'echo {version}' >%{{buildroot}}/usr/bin/{name}\necho '# {version}' >%{{buildroot}}/etc/{name}/config.yaml\n"
         f"%files\n%attr(755,root,root) /usr/bin/{name}\n%config(noreplace) /etc/{name}/config.yaml\n"
@@ -442,7 +443,7 @@ def test_a_node_of_neither_kind_says_so(folder: Path, packages: dict[str, Path])
 TRANSACTIONAL_UPDATE: Final = """\
 #!/bin/sh
 [ "$*" = "--non-interactive --continue --drop-if-no-change pkg install --allow-unsigned-rpm $7" ] || exit 2
-exec unshare --mount sh -euc 'mount -t tmpfs run /run; mount -t tmpfs tmp /tmp; mount -t tmpfs tmp /var/tmp 2>/dev/null || :
+exec unshare --mount --propagation unchanged sh -euc 'mount -t tmpfs run /run; mount -t tmpfs tmp /tmp; mount -t tmpfs tmp /var/tmp 2>/dev/null || :
     mount -o remount,rw,bind /usr; rpm --upgrade "$1"' sh "$7"
 """
 
