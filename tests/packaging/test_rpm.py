@@ -24,9 +24,9 @@ def output(*command: str | Path) -> str:
     return subprocess.run(command, cwd=TOP, text=True, capture_output=True, check=True).stdout
 
 
-def build(folder: Path, release: str = "") -> Path:
+def build(folder: Path, release: str = "", **settings: str) -> Path:
     """Build both packages into a folder and return the path of the binary one."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DIST": str(folder), "RELEASE": release}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DIST": str(folder), "RELEASE": release, **settings}
     done = subprocess.run([RPM / "build"], env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return next(folder.glob("*.noarch.rpm"))
@@ -108,13 +108,9 @@ drwxr-xr-x root:root /etc/cni-lease-reset
 -rwxr-xr-x root:root /usr/bin/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/commands/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/core/__pycache__
 drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges
-drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/catalog/cni-lease-reset.catalog
 -rw-r--r-- root:root /usr/lib/systemd/system-preset/50-cni-lease-reset.preset
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-metrics.service
@@ -123,16 +119,11 @@ drwxr-xr-x root:root /usr/lib/cni-lease-reset/cni_lease_reset/edges/__pycache__
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset-recover.timer
 -rw-r--r-- root:root /usr/lib/systemd/system/cni-lease-reset.service
 -rw-r--r-- root:root /usr/share/bash-completion/completions/cni-lease-reset
+drwxr-xr-x root:root /usr/share/cni-lease-reset
 drwxr-xr-x root:root /usr/share/doc/cni-lease-reset
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/CHANGELOG.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/README.md
 -rw-r--r-- root:root /usr/share/doc/cni-lease-reset/SECURITY.md
-drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/harvester
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/cloudinit.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/harvester/install.yaml
-drwxr-xr-x root:root /usr/share/doc/cni-lease-reset/prometheus
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/alerts.yaml
--rw-r--r-- root:root /usr/share/doc/cni-lease-reset/prometheus/dashboard.json
 -rw-r--r-- root:root /usr/share/fish/vendor_completions.d/cni-lease-reset.fish
 drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
 -rw-r--r-- root:root /usr/share/licenses/cni-lease-reset/LICENSE
@@ -143,11 +134,19 @@ drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
     home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
     modules = [path.relative_to(TOP / "cni_lease_reset") for path in (TOP / "cni_lease_reset").rglob("*.py")]
     python = [f"{home}/{module}" for module in modules]
-    tag = output("/usr/bin/python3", "-c", "import sys; print(sys.implementation.cache_tag)").strip()
-    python += [f"{home}/{module.parent / '__pycache__' / module.stem}.{tag}.pyc" for module in modules]
+    shared = "root:root /usr/share/cni-lease-reset"
+    known = output("git", "ls-files", *(f"packaging/{each}" for each in ("prometheus", "harvester", "rancher"))).split()
+    modes = {path: "-rwxr-xr-x" if (TOP / path).stat().st_mode & 0o100 else "-rw-r--r--" for path in known}
+    handed_on = [f"{mode} {shared}/{path.removeprefix('packaging/')}" for path, mode in modes.items()]
+    folders = {str(parent) for path in known for parent in Path(path.removeprefix("packaging/")).parents} - {"."}
+    handed_on += [f"drwxr-xr-x {shared}/{folder}" for folder in folders]
     # Debian's rpm puts the version into the names of the folders of documents.
     lines = listed.replace(f"cni-lease-reset-{__version__}", "cni-lease-reset").splitlines()
-    assert sorted(lines) == sorted(expected.splitlines() + python)
+    assert sorted(lines) == sorted(expected.splitlines() + python + handed_on)
+
+
+def test_it_is_light_for_it_brings_no_byte_code(package: Path) -> None:
+    assert package.stat().st_size < 190_000
 
 
 def test_an_edited_configuration_is_kept_and_it_is_the_only_one(package: Path) -> None:
@@ -162,7 +161,7 @@ def test_the_package_needs_these_and_no_others(package: Path) -> None:
         "/bin/sh",
         "/usr/bin/python3",
         "python3 >= 3.11",
-        "python3-pystemd",
+        "python3-pystemd >= 0.11",
         "python3-pyyaml",
         "coreutils",
         "systemd",
@@ -181,9 +180,10 @@ PYTHON_311 = "/usr/bin/python3.11"
         ("systemd", "rhel 10", PYTHON, "python3-pyyaml", "requires python3-pystemd"),
         ("systemd", "rhel 9", PYTHON_311, "python3.11-pyyaml", "recommends python3.11-pystemd"),
         ("suse", "suse_version 1500", PYTHON_311, "python311-PyYAML", "recommends python311-pystemd"),
-        ("suse", "suse_version 1600", PYTHON, "python3-PyYAML", "recommends python3-pystemd"),
+        ("suse", "suse_version 1600", PYTHON, "(python3-PyYAML or python311-PyYAML)", "recommends python3-pystemd"),
+        ("suse", "suse_version 1699", PYTHON, "python3-PyYAML", "recommends python3-pystemd"),
     ],
-    ids=["Fedora", "EL 10", "EL 9", "SLES 15", "SLES 16 and SL Micro 6"],
+    ids=["Fedora", "EL 10", "EL 9", "SLES 15", "SLES 16 and SL Micro 6", "Tumbleweed"],
 )
 def test_each_family_can_read_the_spec(macros: str, family: str, python: str, yaml: str, pystemd: str) -> None:
     rpmspec = ("rpmspec", f"--load=tests/macros/{macros}", "--define", family)
@@ -198,6 +198,19 @@ def test_each_family_can_read_the_spec(macros: str, family: str, python: str, ya
     assert "restart" not in scripts
     parsed = output(*rpmspec, "--parse", RPM / "cni-lease-reset.spec")
     assert f"#!{python} |' packaging/rpm/cni-lease-reset" in parsed
+    by_the_family = f"compiled-by-the-family {python} "  # or on the node
+    assert (by_the_family in parsed, "compileall" in scripts) == (
+        (True, False) if macros == "systemd" else (False, True)
+    )
+    assert ("-m pytest" in parsed) is family.startswith("fedora")
+
+
+def test_the_tests_of_the_core_run_where_a_family_has_what_they_need(tmp_path: Path) -> None:
+    """In the build, with this checkout's pytest and hypothesis; who has a page is named by it."""
+    package = build(
+        tmp_path, TESTS="1", PYTHONPATH=str(Path(pytest.__file__).parent.parent), PROJECT_URL="https://a.example"
+    )
+    assert output("rpm", "-qp", "--qf", "%{URL}", package) == "https://a.example"
 
 
 def test_the_installed_program_runs_without_the_checkout(machine: Tree) -> None:
@@ -290,6 +303,21 @@ def test_what_a_timer_runs_is_installed_and_left_to_the_operator(machine: Tree, 
         f"systemctl is-enabled {timer}",
     )
     assert told.splitlines() == ["disabled", "static", "disabled", "enabled"]
+
+
+def test_a_removal_leaves_no_byte_code_behind(machine: Tree) -> None:
+    ours = "/usr/lib/cni-lease-reset"
+    told = answer(
+        machine, f"find {ours} -name 'cli.*.pyc' | wc -l", f"rpm --erase --nodeps cni-lease-reset; ls {ours} 2>&1 || :"
+    )
+    assert told.splitlines() == ["1", f"ls: cannot access '{ours}': No such file or directory"]
+
+
+def test_installed_on_a_running_node_it_leaves_a_note_and_an_update_does_not(machine: Tree) -> None:
+    note = "ls /run/cni-lease-reset 2>/dev/null || :"
+    again = "rpm --upgrade --force --nodeps /run/package.rpm 2>/dev/null"
+    told = run(machine, "mkdir -p /run/systemd/system", INSTALL, note, "rm -r /run/cni-lease-reset", again, note)
+    assert told.stdout == "installed\n", told
 
 
 def test_removing_disables_all_units(machine: Tree, package: Path) -> None:
