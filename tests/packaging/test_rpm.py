@@ -308,7 +308,9 @@ def test_what_a_timer_runs_is_installed_and_left_to_the_operator(machine: Tree, 
 def test_a_removal_leaves_no_byte_code_behind(machine: Tree) -> None:
     ours = "/usr/lib/cni-lease-reset"
     told = answer(
-        machine, f"find {ours} -name 'cli.*.pyc' | wc -l", f"rpm --erase --nodeps cni-lease-reset; ls {ours} 2>&1 || :"
+        machine,
+        f"find {ours} -name 'cli.*.pyc' | wc -l",
+        f"rpm --erase --nodeps cni-lease-reset 2>/dev/null; ls {ours} 2>&1 || :",
     )
     assert told.splitlines() == ["1", f"ls: cannot access '{ours}': No such file or directory"]
 
@@ -429,7 +431,7 @@ def test_without_pystemd_systemctl_tells_whether_a_unit_is_up_or_was(
 ) -> None:
     code = (
         "import sys; sys.path[:0] = ['/usr/lib/cni-lease-reset']; from cni_lease_reset.edges.systemd import Systemd; "
-        "print(Systemd().runtime(['x.service']).value.units[0][:3])"
+        "print(Systemd().runtime(['x.service'])[0].units[0][:3])"
     )
     away = "rm -r /usr/lib/python3/dist-packages/pystemd*"
     said = answer(machine, away, standing_in(machine, "running", unit), f'python3 -I -c "{code}"')
