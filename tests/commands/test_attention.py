@@ -2,7 +2,7 @@
 
 import pytest
 from cni_config import FLANNEL, conflist, flannel
-from conftest import OTHER, THIS, Tree
+from conftest import OTHER, THIS, Systemd, Tree
 from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
@@ -184,3 +184,12 @@ def test_a_marker_that_a_boot_loses_needs_attention(tree: Tree) -> None:
     (tree.root / "proc/self/mountinfo").write_text("30 22 0:26 / /var rw - tmpfs tmpfs rw\n")
     said = "The marker is lost at each boot, for /var is a tmpfs: every boot then sets all leases aside."
     assert gathered(tree).attention == (said,)
+
+
+def test_a_boot_that_is_marked_as_clean_and_goes_on_needs_attention(tree: Tree) -> None:
+    """A shutdown that was cancelled after our ExecStop."""
+    done(tree)
+    tree.mark("clean", THIS)
+    said = f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: systemctl start {UNIT}"
+    assert said in status.gather(tree.node, Systemd(down=False)).attention
+    assert said not in status.gather(tree.node, Systemd(down=True)).attention
