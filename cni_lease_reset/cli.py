@@ -8,8 +8,8 @@ from typing import Final
 from . import service
 from .core import events
 from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
-from .core.events import MessageId
-from .core.findings import Result
+from .core.events import Entry
+from .core.findings import MessageId, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Manager, Systemd
@@ -79,15 +79,15 @@ def _boot(node: Node, manager: Manager) -> int:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
     except BusyError as error:
         text = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it."
-        journal.send(events.entry(MessageId.BUSY, events.WARNING, text))
+        journal.send(Entry(MessageId.BUSY, events.WARNING, text))
         return error.status
     except OSError as error:
         fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", describe(error)))
         text = f"Nothing could be judged or set aside: {describe(error)}"
-        journal.send(events.entry(MessageId.FAILED, events.ERR, text, fields))
+        journal.send(Entry(MessageId.FAILED, events.ERR, text, fields))
         return os.EX_IOERR
     except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
-        journal.send(events.entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))
+        journal.send(Entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))
         return 1
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from .core import events
 from .core.errors import BusyError, ConfigError, InputOutputError, describe
-from .core.findings import About, Outcome, Remark, Reset, Result
+from .core.findings import MessageId, Outcome, Remark, Reset, Result
 from .core.model import BootId, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
 from .core.plan import draw_up
@@ -65,7 +65,7 @@ def _take(node: Node) -> tuple[Remark, ...]:
     try:
         marker.take(node)
     except OSError as error:
-        return (Remark(About.MARKER_STUCK, f"The marker of an earlier boot cannot be removed: {describe(error)}"),)
+        return (Remark(MessageId.MARKER_STUCK, f"The marker of an earlier boot cannot be removed: {describe(error)}"),)
     return ()
 
 
@@ -80,14 +80,14 @@ def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Readi
     remarks = []
     if noted.unread is not None:
         doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.unread}): taken as if boot had run before"
-        remarks.append(Remark(About.IGNORED, doubt))
+        remarks.append(Remark(MessageId.IGNORED, doubt))
     try:
         if not done and not isinstance(reading, NoMarker):
             marker.take(node)
         elif done and state is not State.RUNNING:
             marker.record(node, State.RUNNING, boot_id)
     except OSError as error:
-        remarks.append(Remark(About.IGNORED, f"The marker stays as it is: {describe(error)}, ignoring"))
+        remarks.append(Remark(MessageId.IGNORED, f"The marker stays as it is: {describe(error)}, ignoring"))
     undone = "this boot has not done all that was due; unless it is still at work, the next one makes up for it"
     why = "only the first run under a kernel sets leases aside" if done else undone
     return Outcome(boot_id, judgement, Result.NOTHING_DUE, why, remarks=tuple(remarks))
@@ -132,11 +132,8 @@ def _record(node: Node, outcome: Outcome) -> Outcome:
 def _tell(node: Node, journal: Journal, outcome: Outcome, began: int, *, keep: bool) -> Outcome:
     """Keep the outcome under /run for ``status``, and write it down; telling is the least important act."""
     outcome = outcome._replace(usec=(time.monotonic_ns() - began) // 1000)
-    try:
-        if keep:
-            record.finish(node, outcome)
-    except OSError as error:
-        remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
+    if keep and (error := record.finish(node, outcome)) is not None:
+        remark = Remark(MessageId.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
         outcome = outcome._replace(remarks=(*outcome.remarks, remark))
     for entry in (*map(events.of_remark, outcome.remarks), events.verdict(outcome)):
         journal.send(entry)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from ..core.errors import NoAnswerError, printable
-from ..core.findings import About, Network, Outcome, Result, Survey
+from ..core.findings import MessageId, Network, Outcome, Result, Survey
 from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
@@ -14,7 +14,7 @@ from .pools import Pool
 
 CROWDED = 90  # percent of a pool
 _START = f"systemctl start {UNIT}"
-_LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
+_LASTING = (MessageId.MARKER_STUCK, MessageId.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
     Result.REFUSED: "Reboot when it suits you, or at once: cni-lease-reset recover",
@@ -92,7 +92,7 @@ def _full(network: Network, room: tuple[Pool, ...]) -> list[str]:
 def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
     """Networks that a mistyped name would leave out: full ones, and crowded ones."""
     crowded = is_crowded(network, config.max_kept_leases)
-    held = [f"{printable(network.name)} holds {network.leases} leases"] if crowded else []
+    held = [f"{printable(network.name)} holds {len(network.found)} leases"] if crowded else []
     for each in _full(network, room) or held:
         yield f"{each}, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
 

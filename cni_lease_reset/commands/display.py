@@ -28,7 +28,7 @@ def as_json(report: Report) -> str:
         "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
-        "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
+        "not_configured": [{"name": each.name, "leases": len(each.found)} for each in report.unlisted],
         "resets": [each._asdict() for each in report.resets],
         "pending": report.pending is not None,
         "attention": report.attention,
@@ -47,7 +47,7 @@ def as_text(report: Report, *, colours: bool = False) -> str:
         nothing = "no leases: none of the configured networks exists"
         lines.append(f"({'see below what could not be read' if report.unread else nothing})")
     if report.unlisted:
-        counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
+        counts = ", ".join(f"{printable(each.name)} {len(each.found)}" for each in report.unlisted)
         lines += wrapped(f"not configured: {counts}", indent=16)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
     for reset in report.resets:

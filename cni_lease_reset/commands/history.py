@@ -6,8 +6,8 @@ import subprocess
 from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
-from ..core.events import KINDS, MessageId, leases
-from ..core.findings import Result
+from ..core.events import KINDS, leases
+from ..core.findings import MessageId, Result
 from ..core.model import Verdict
 from ..edges.node import Node
 from . import foreign

@@ -49,7 +49,7 @@ def _of_boot(report: Report) -> Iterator[Metric]:
         ("kept", "left where they were", "kept"),
         ("torn", "found torn", "torn"),
     ):
-        samples = [(getattr(each, of), {"network": each.name}) for each in outcome.networks]
+        samples = [(getattr(its, of), {"network": network}) for network, its in outcome.networks.items()]
         yield f"boot_leases_{name}", f"Leases that this boot {what}, by network.", samples
 
 
@@ -75,7 +75,7 @@ def _of_now(report: Report) -> Iterator[Metric]:
     sizes = [(pool.size, labels) for pool, labels in pooled]
     yield "pool_addresses", "Addresses that a range set can give, where that is known.", sizes
     yield "pool_leases", "Leases now in a range set.", [(pool.leases, labels) for pool, labels in pooled]
-    unlisted = [(each.leases, {"network": each.name}) for each in report.unlisted]
+    unlisted = [(len(each.found), {"network": each.name}) for each in report.unlisted]
     yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 
 

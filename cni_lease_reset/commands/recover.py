@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.events import MessageId
-from ..core.findings import Lease, Living, Network, Remark, Trouble
+from ..core.events import Entry
+from ..core.findings import Lease, Living, MessageId, Network, Remark, Trouble
 from ..core.model import Config
 from ..core.outcome import skipped
 from ..core.plan import is_crowded
@@ -57,7 +57,7 @@ def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Netwo
 def _not_done(trouble: Trouble) -> Sight:
     """Tell what is wrong with a network: what will not mend by itself is skipped with a remark, as by ``boot``."""
     if trouble.again:
-        kind = BusyError if trouble.why == setaside.BUSY else InputOutputError
+        kind = BusyError if trouble.why == leases.BUSY else InputOutputError
         return Sight(trouble.network, wrong=kind(trouble.why))
     return Sight(trouble.network, remarks=(skipped(trouble),))
 
@@ -95,7 +95,7 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
     if cleared:
         text = f"Recovered: {events.leases(cleared)} set aside as {onto.name}, {found - cleared} kept."
         fields = events.of_reset(onto.name, [each.network for each in done if each.cleared], found, cleared)
-        journal.send(events.entry(MessageId.RECOVERED, events.NOTICE, text, fields))
+        journal.send(Entry(MessageId.RECOVERED, events.NOTICE, text, fields))
         with suppress(BusyError), only_one(node):  # or whoever is at work prunes
             remarks += shelf.prune(node, settings)
     failure = failed(done)
@@ -104,7 +104,7 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
             journal.send(events.of_remark(remark))
         if failure is not None:
             text = f"{'Recovered in part' if cleared else 'Not recovered'}: {str(failure).partition(': ')[2]}"
-            journal.send(events.entry(MessageId.NOT_RECOVERED, events.WARNING, text))
+            journal.send(Entry(MessageId.NOT_RECOVERED, events.WARNING, text))
     return failure
 
 
@@ -122,8 +122,7 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
     try:
         with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
-            if isinstance(network, Network) and name in hold.failed:
-                network = setaside.trouble(name, hold.failed[name])
+            network = hold.failed.get(name, network)
             if isinstance(network, Trouble):
                 return _not_done(network)
             with only_one(node, create=True):  # not before: host-local's lock may have been waited for
@@ -131,15 +130,15 @@ def _recover(node: Node, name: str, onto: Shelf) -> Sight:
                 if seen.living.doubts:
                     return seen._replace(wrong=RefusedError(seen.living.doubts[0]), remarks=tuple(hold.remarks))
                 going = [lease.address for lease in seen.of(Fate.LEAKED)]
-                reset = setaside.onto_shelf({name: going}, hold, onto)
+                moved = setaside.onto_shelf(name, going, hold, onto)
     except BusyError as error:
         return Sight(name, wrong=error)
     except OSError as error:
         return Sight(name, wrong=InputOutputError(describe(error)))
-    wrong = InputOutputError(reset.troubles[0].why) if reset.troubles else seen.wrong
-    stuck = {lease.address for lease in reset.stuck}
+    wrong = seen.wrong if moved.trouble is None else InputOutputError(moved.trouble)
+    stuck = {lease.address for lease in moved.stuck}
     fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return Sight(name, fates, seen.living, reset.cleared[0][1], wrong, (*hold.remarks, *reset.remarks))
+    return Sight(name, fates, seen.living, moved.number, wrong, (*hold.remarks, *onto.remarks))
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from difflib import get_close_matches
 
 from ..core import events
-from ..core.errors import BusyError, InputOutputError, RefusedError, UsageError, printable
-from ..core.events import Entry, MessageId
+from ..core.errors import BusyError, InputOutputError, RefusedError, UsageError, describe, printable
+from ..core.events import Entry
+from ..core.findings import MessageId
 from ..core.model import Config
 from ..core.outcome import of_stuck
 from ..edges import config, durable, leases, lock, setaside, shelf
@@ -45,7 +46,7 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
     troubles = [f"{name}: {each.trouble}" for name, each in done.items() if each.trouble is not None]
     journal.send(_restored(reset, back, taken, "; ".join(troubles)))
     if troubles:
-        kind = BusyError if all(each.trouble in (None, setaside.BUSY) for each in done.values()) else InputOutputError
+        kind = BusyError if all(each.trouble in (None, leases.BUSY) for each in done.values()) else InputOutputError
         raise kind(f"not all was put back: {'; '.join(lines + troubles)}; the rest stays in reset {reset}")
     lines += [f"What was left stays in reset {reset}:", "its addresses have leases now."] if taken else []
     return "".join(f"{line}\n" for line in lines)
@@ -56,7 +57,7 @@ def _restored(reset: str, back: int, left: int, why: str) -> Entry:
     failed = f"; not all could be: {why}" if why else ""
     text = f"Restored: {events.leases(back)} of {reset} put back, {left} left{taken}{failed}."
     fields = (("CNI_RESET", reset), ("CNI_LEASES_KEPT", str(back)))
-    return events.entry(MessageId.RESTORED, events.WARNING if why else events.NOTICE, text, fields)
+    return Entry(MessageId.RESTORED, events.WARNING if why else events.NOTICE, text, fields)
 
 
 def _put_back(reset: int, name: str, node: Node, config: Config) -> setaside.Moved:
@@ -67,7 +68,7 @@ def _put_back(reset: int, name: str, node: Node, config: Config) -> setaside.Mov
             hold = stack.enter_context(leases.Hold(node, patience=lock.HOST_LOCAL, create=True))
             network = hold.take(data, name)
             if network is None:
-                return setaside.Moved(trouble=setaside.why_of(hold.failed[name]))
+                return setaside.Moved(trouble=hold.failed[name].why)
             folder = stack.enter_context(durable.opened(reset, name))
             ours = [each for each in os.listdir(folder) if leases.is_address(each)]  # nothing that others put there
             there = set(os.listdir(network))  # and nobody can add one: the lock is ours
@@ -75,4 +76,4 @@ def _put_back(reset: int, name: str, node: Node, config: Config) -> setaside.Mov
             moved = setaside.move(name, going, folder, network)
             return moved._replace(taken=len(ours) - len(going), remarks=tuple(hold.remarks))
     except OSError as error:
-        return setaside.Moved(trouble=setaside.why_of(error))
+        return setaside.Moved(trouble=describe(error))

@@ -104,8 +104,9 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network)
-    outside = max(0, network.leases - sum(pool.leases for pool in room)) if room else None
-    stock = Stock(network.name, network.inet, network.inet6, network.torn, room, outside)
+    outside = max(0, len(found) - sum(pool.leases for pool in room)) if room else None
+    inet6 = sum(":" in lease.address for lease in found)
+    stock = Stock(network.name, len(found) - inet6, inet6, network.torn, room, outside)
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)

@@ -54,8 +54,8 @@ class Rehearsal(Journal):
         """Answer with an entry's message, and its reason where that says more."""
         from .screen import wrapped
 
-        reason = dict(entry.fields)["CNI_REASON"]
-        for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
+        reason = [f"Reason: {entry.reason}."] if entry.reason != entry.message else []
+        for text in (entry.message, *reason):
             _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 

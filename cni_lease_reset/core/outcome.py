@@ -3,7 +3,7 @@
 from typing import Final
 
 from .errors import printable
-from .findings import About, Network, NetworkOutcome, Outcome, Remark, Reset, Result, Step, Stuck, Survey, Trouble
+from .findings import Counts, Lease, MessageId, Network, Outcome, Remark, Reset, Result, Step, Stuck, Survey, Trouble
 from .model import BootId, ClearWhen, Config, Judgement, Verdict
 from .plan import draw_up, is_crowded
 
@@ -17,11 +17,13 @@ def conclude(
     reset = _with_unread(found, steps, reset)
     result, why = _result(found, reset, settings, judgement)
     why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
-    cleared = dict(reset.cleared)
-    each = tuple(NetworkOutcome(it.name, it.leases, cleared.get(it.name, 0), it.torn) for it in found.networks)
-    unlisted = tuple((network.name, network.leases) for network in found.unlisted)
+    counts = {}
+    for name, its in found.networks:
+        cleared = reset.cleared.get(name, 0)
+        counts[name] = Counts(len(its), cleared, len(its) - cleared, sum(lease.torn for lease in its))
+    unlisted = tuple((network.name, len(network.found)) for network in found.unlisted)
     remarks = (*reset.remarks, *_remarks(found, reset, settings))
-    return Outcome(boot_id, judgement, result, why, reset.name, each, unlisted, remarks)
+    return Outcome(boot_id, judgement, result, why, reset.name, counts, unlisted, remarks)
 
 
 def _with_unread(found: Survey, steps: tuple[Step, ...], reset: Reset) -> Reset:
@@ -29,8 +31,8 @@ def _with_unread(found: Survey, steps: tuple[Step, ...], reset: Reset) -> Reset:
     all_due = {step.network for step in steps if not step.torn_only}
     for network in found.networks:
         unread = () if network.name in all_due else network.unread
-        if len(unread) == network.leases > 1:
-            trouble = Trouble(network.name, f"{network.leases} leases {unread[0].why}", again=True)
+        if len(unread) == len(network.found) > 1:
+            trouble = Trouble(network.name, f"{len(unread)} leases {unread[0].why}", again=True)
             reset = reset._replace(troubles=(*reset.troubles, trouble))
         else:
             reset = reset._replace(stuck=reset.stuck + unread)
@@ -46,11 +48,11 @@ def _result(found: Survey, reset: Reset, settings: Config, judgement: Judgement)
         return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
     if reset.name is not None:
         return Result.CLEARED, ""
-    # Of a network that is none nobody knows what is in it.
-    maybe = draw_up(judgement, tuple(Network(each.network, inet=1) for each in found.troubles), settings)
+    some = (Lease("0.0.0.0", None, torn=False),)  # nobody knows what is in a network that is none
+    maybe = draw_up(judgement, tuple(Network(each.network, some) for each in found.troubles), settings)
     if skipped := [*(step.network for step in maybe), *(each.network for each in reset.troubles)]:
         return Result.NOTHING_DUE, f"{', '.join(map(printable, skipped))} due and skipped"
-    if not any(network.leases for network in found.networks):
+    if not any(network.found for network in found.networks):
         return Result.NOTHING_DUE, "no leases"
     if judgement.verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
         return Result.NOTHING_DUE, "no torn lease, no crowded network"
@@ -60,14 +62,13 @@ def _result(found: Survey, reset: Reset, settings: Config, judgement: Judgement)
 def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
     passed_over = [skipped(each) for each in (*found.troubles, *reset.troubles) if not each.again]
     crowded = [each for each in found.unlisted if is_crowded(each, settings.max_kept_leases)]
-    text = "Network {} holds {} leases, and no setting names it."
-    unnamed = [Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases)) for each in crowded]
-    return (*of_stuck(reset.stuck), *passed_over, *unnamed)
+    unnamed = (f"Network {printable(name)} holds {len(its)} leases, and no setting names it." for name, its in crowded)
+    return (*of_stuck(reset.stuck), *passed_over, *(Remark(MessageId.NETWORK_UNLISTED, text) for text in unnamed))
 
 
 def skipped(trouble: Trouble) -> Remark:
     """Name a network in whose place, or its lock's, is something else."""
-    return Remark(About.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
+    return Remark(MessageId.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
 
 
 def of_stuck(stuck: tuple[Stuck, ...]) -> tuple[Remark, ...]:
@@ -80,5 +81,5 @@ def of_stuck(stuck: tuple[Stuck, ...]) -> tuple[Remark, ...]:
         more = f" and {len(its) - _NAMED} more" if len(its) > _NAMED else ""
         which = f"Lease {its[0]}" if len(its) == 1 else f"Leases {', '.join(its[:_NAMED])}{more}"
         text = f"{which} of {printable(network)} stay{'s' if len(its) == 1 else ''}: {why}, ignoring"
-        remarks.append(Remark(About.LEASE_STUCK, text))
+        remarks.append(Remark(MessageId.LEASE_STUCK, text))
     return tuple(remarks)

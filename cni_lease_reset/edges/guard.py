@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..core.errors import printable
-from ..core.findings import About, Lease, Living, Remark
+from ..core.findings import Lease, Living, MessageId, Remark
 from ..core.model import UNIT, Config
 from . import living
 from .node import Node
@@ -26,10 +26,10 @@ def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> t
     remarks = []
     if silent is not None:
         alone = "; relying on the look at processes alone" if runtime is None else ""
-        remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
+        remarks.append(Remark(MessageId.WITHOUT_DBUS, f"{silent}{alone}"))
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
-        remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
+        remarks.append(Remark(MessageId.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
     why = None if runtime is None else _of_units(config.runtime_units, runtime)
     if why is None and living.answers(node):
         unit = "its unit (and add it to runtime_units)"
@@ -38,7 +38,8 @@ def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> t
         found = living.whose(node, due, caged=True)
         why = _of_pods(found)
         if why is None and runtime is not None and is_known and runtime.starting:
-            remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)
+            doubts = (f"{doubt}; the runtime never ran, ignoring" for doubt in found.doubts)
+            remarks += (Remark(MessageId.IGNORED, doubt) for doubt in doubts)
         elif why is None:
             why = next(iter(found.doubts), None)
     return why, tuple(remarks)

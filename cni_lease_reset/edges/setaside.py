@@ -3,21 +3,16 @@
 No fsync here: a move that a power cut undoes is made again, for the marker that the next boot finds does not say clean.
 """
 
-import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..core.errors import describe
 from ..core.findings import Lease, Network, Remark, Reset, Step, Stuck, Trouble
 from . import leases
 from .leases import Hold
 from .shelf import Shelf
-
-BUSY: Final = "busy: another process holds host-local's lock"
-# A link or a directory in place of a network or of its lock: the same at every boot.
-_NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 # Says of the leases that are due why none of them may go, and what it survived in asking.
 Guard: TypeAlias = Callable[[list[Lease]], tuple[str | None, tuple[Remark, ...]]]
@@ -36,7 +31,7 @@ class Moved(NamedTuple):
 def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold, guard: Guard, onto: Shelf) -> Reset:
     """Ask the guard, and move what is due of the networks that are held."""
     found = {network.name: network.found for network in networks}
-    failed = tuple(trouble(step.network, hold.failed[step.network]) for step in steps if step.network in hold.failed)
+    failed = tuple(hold.failed[step.network] for step in steps if step.network in hold.failed)
     due = {
         name: [lease for lease in found[name] if lease.torn or not torn_only]
         for name, _, torn_only in steps
@@ -46,33 +41,20 @@ def set_aside(steps: tuple[Step, ...], networks: tuple[Network, ...], hold: Hold
     remarks = (*hold.remarks, *remarks)
     if refusal is not None:
         return Reset(refusal=refusal, troubles=failed, remarks=remarks)
-    done = onto_shelf({name: [lease.address for lease in its] for name, its in due.items()}, hold, onto)
-    return done._replace(troubles=failed + done.troubles, remarks=remarks + done.remarks)
-
-
-def onto_shelf(going: Mapping[str, list[str]], hold: Hold, onto: Shelf) -> Reset:
-    """Move leases of networks that are held; what fails is their network's own."""
-    done: dict[str, Moved] = {}
-    for name, its in going.items():
-        try:
-            with ExitStack() as stack:
-                done[name] = move(name, its, hold.networks[name], onto.folder(name, stack)) if its else Moved()
-        except OSError as error:
-            done[name] = Moved(trouble=why_of(error))
-    troubles = tuple(Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None)
+    done = {name: onto_shelf(name, [lease.address for lease in its], hold, onto) for name, its in due.items()}
+    troubles = [Trouble(name, each.trouble, again=True) for name, each in done.items() if each.trouble is not None]
     stuck = tuple(lease for each in done.values() for lease in each.stuck)
-    cleared = tuple((name, each.number) for name, each in done.items())
-    return Reset(onto.name, cleared, troubles, stuck, remarks=onto.remarks)
+    cleared = {name: each.number for name, each in done.items()}
+    return Reset(onto.name, cleared, (*failed, *troubles), stuck, remarks=(*remarks, *onto.remarks))
 
 
-def trouble(name: str, error: OSError) -> Trouble:
-    """Say why a network cannot be held, and whether that will mend by itself."""
-    return Trouble(name, why_of(error), again=error.errno not in _NEVER_MENDS)
-
-
-def why_of(error: OSError) -> str:
-    """Say why a network was not dealt with."""
-    return BUSY if isinstance(error, BlockingIOError) else describe(error)
+def onto_shelf(name: str, going: list[str], hold: Hold, onto: Shelf) -> Moved:
+    """Move leases of a network that is held; what fails is the network's own."""
+    try:
+        with ExitStack() as stack:
+            return move(name, going, hold.networks[name], onto.folder(name, stack)) if going else Moved()
+    except OSError as error:
+        return Moved(trouble=describe(error))
 
 
 def move(name: str, going: list[str], source: int, target: int | None) -> Moved:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ..core.errors import describe
-from ..core.findings import About, Remark
+from ..core.findings import MessageId, Remark
 from ..core.model import BootId, Config
 from . import durable
 from .node import Node, set_aside_directory
@@ -53,7 +53,7 @@ class Shelf:
                 file.write(f"{self._reason}{_DATA_DIR}{self.config.data_dir}\n".encode(errors="replace"))
         except OSError as error:
             text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
-            self.remarks = (Remark(About.IGNORED, text),)
+            self.remarks = (Remark(MessageId.IGNORED, text),)
         return name
 
 
@@ -106,7 +106,7 @@ def of_failed(failed: Sequence[OSError]) -> tuple[Remark, ...]:
     if not failed:
         return ()
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return (Remark(About.IGNORED, f"Old resets cannot be removed: {describe(failed[0])}{more}, ignoring"),)
+    return (Remark(MessageId.IGNORED, f"Old resets cannot be removed: {describe(failed[0])}{more}, ignoring"),)
 
 
 def outdated(found: Sequence[str], boots: int) -> list[str]:

@@ -7,7 +7,7 @@ from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
 from cni_lease_reset.commands.pools import Pool
-from cni_lease_reset.core.findings import About, Network, Outcome, Remark, Result
+from cni_lease_reset.core.findings import MessageId, Network, Outcome, Remark, Result
 from cni_lease_reset.core.model import UNIT, BootId, Config, Judgement, Marker, State, Verdict
 from cni_lease_reset.edges import record
 from cni_lease_reset.edges.systemd import Manager
@@ -58,7 +58,7 @@ def test_where_the_boot_id_cannot_be_read_nothing_is_said_of_another_boot() -> N
 @pytest.mark.parametrize(("leases", "told"), [(8, 0), (9, 1), (10, 1)])
 def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
     pool = Pool("ipv4", 10, leases, "10.52.0.1-10.52.0.11")
-    assert len(list(attention.of_pools(Network("k8s-pod-network", leases), None, (pool,), Config()))) == told
+    assert len(list(attention.of_pools(Network("k8s-pod-network"), None, (pool,), Config()))) == told
 
 
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
@@ -88,8 +88,8 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
 @pytest.mark.parametrize(
     "lasting",
     [
-        Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
-        Remark(About.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
+        Remark(MessageId.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
+        Remark(MessageId.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
     ],
     ids=lambda remark: remark.about,
 )
@@ -97,7 +97,7 @@ def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) 
     done(tree)
     outcome = record.read(tree.node).outcome
     assert outcome is not None
-    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
+    record.finish(tree.node, outcome._replace(remarks=(Remark(MessageId.IGNORED, "less"), lasting)))
     assert gathered(tree).attention == (lasting.text,)
 
 

@@ -16,7 +16,7 @@ from reported import done, gathered, shown
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
-from cni_lease_reset.core.findings import NetworkOutcome, Outcome, Result
+from cni_lease_reset.core.findings import Counts, Outcome, Result
 from cni_lease_reset.core.model import Judgement, Verdict
 from cni_lease_reset.edges import child, record
 
@@ -27,7 +27,7 @@ HOST_LOCAL = {"type": "host-local", "ranges": [[{"subnet": "10.52.0.0/24"}], [{"
 def troubled(tree: Tree) -> Tree:
     """A node that crashed twice, did not get rid of its leases, and is about to run out of addresses."""
     judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
-    networks = (NetworkOutcome("k8s-pod-network", 220, 0, 3),)
+    networks = {"k8s-pod-network": Counts(220, 0, 220, 3)}
     why = "pod sandbox ababababababa lives (process 4711)"
     record.finish(tree.node, Outcome(THIS, judgement, Result.REFUSED, why, networks=networks, usec=9120))
     tree.mark("running", OTHER)
