@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format rpm deb deb-test vm-test fault-test fresh-test bench clean
+.PHONY: help demo test lint format rpm deb deb-test rollout release vm-test fault-test fresh-test bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -41,6 +41,13 @@ deb-test: $(READY) ## Lint, install, upgrade, remove and purge it, on a live nod
 	@tools/system-packages deb fresh-test
 	@SUITE="$(SUITE)" tests/packaging/deb-bare
 	@SUITE="$(SUITE)" $(RUN)/pytest -q tests/packaging/deb_on_a_node.py
+
+rollout: $(READY) ## Write what installs both packages on all nodes of a cluster (IMAGE, NAMESPACE, AT_ONCE, DEB, RPM)
+	@$(foreach name,IMAGE NAMESPACE AT_ONCE DEB RPM,$(if $(filter undefined,$(flavor $(name))),,$(name)="$($(name))")) \
+		packaging/rancher/build
+
+release: $(READY) ## Build deb, rpm, rollout and their checksums into dist/, from a clean tree whose versions agree
+	@tools/release
 
 vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
 	@tools/system-packages vm-test

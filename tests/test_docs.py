@@ -18,7 +18,6 @@ README = TOP / "README.md"
 DOCS = sorted((TOP / "docs").glob("*.md"))
 # A run writes these; their first words say which one.
 OF_A_RUN = {"PERFORMANCE.md": "make bench", "RELIABILITY.md": "make fault-test", "VM-RESULTS.md": "make vm-test"}
-COMING = {"rollout.md", "monitoring.yaml", "values.yaml"}  # of the same release, and not there yet
 LINKING = [README, *DOCS, TOP / "CONTRIBUTING.md", TOP / "SECURITY.md"]
 
 Link = tuple[Path, str, str]  # the page, the path in the link, its anchor
@@ -79,7 +78,7 @@ def test_a_link_leads_somewhere(page: Path) -> None:
     for _, path, anchor in links(page):
         target = (page.parent / path).resolve() if path else page
         assert target.is_relative_to(TOP), path
-        assert target.exists() or target.name in COMING, path
+        assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 

@@ -19,7 +19,7 @@ _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be fu
 
 
 def as_json(report: Report) -> str:
-    """Write the report for programs; the names are documented in the README."""
+    """Write the report for programs; docs/operating.md has the names."""
     outcome = report.record.of(report.boot_id)
     document = {
         "version": VERSION,

@@ -113,7 +113,7 @@ def _number(entry: object, field: str) -> int | None:
 
 
 def as_json(history: History) -> str:
-    """Write the boots for programs; the names are documented in the README."""
+    """Write the boots for programs; docs/operating.md has the names."""
     unclean, leaked, trend = history.summary
     document = {
         "version": VERSION,

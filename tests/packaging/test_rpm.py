@@ -135,7 +135,7 @@ drwxr-xr-x root:root /usr/share/licenses/cni-lease-reset
     home = "-rw-r--r-- root:root /usr/lib/cni-lease-reset/cni_lease_reset"
     modules = [path.relative_to(TOP / "cni_lease_reset") for path in (TOP / "cni_lease_reset").rglob("*.py")]
     python = [f"{home}/{module}" for module in modules]
-    handed_on = [Path(line) for line in output("git", "ls-files", *HANDED_ON).split()]
+    handed_on = [Path(line) for line in output("git", "ls-files", *HANDED_ON).split() if Path(line).suffix]
     python += [f"-rw-r--r-- root:root /usr/share/cni-lease-reset/{path.relative_to('packaging')}" for path in handed_on]
     folders = {path.parent.relative_to("packaging") for path in handed_on}
     python += [f"drwxr-xr-x root:root /usr/share/cni-lease-reset/{folder}" for folder in folders]
