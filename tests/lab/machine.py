@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 POWER_ON: Final = Path(__file__).parent / "power-on"
-_SEEN_BY: Final = ("--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc")
+# Its root, too: below a chroot that of its mount namespace is another.
+_SEEN_BY: Final = ("--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc", "--root", "--wd")
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 
 
