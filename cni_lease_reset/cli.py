@@ -8,8 +8,7 @@ from typing import Final
 from . import service
 from .core import events
 from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
-from .core.events import MessageId
-from .core.findings import Result
+from .core.findings import MessageId, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
 from .edges.systemd import Manager, Systemd
@@ -22,24 +21,30 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = _dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # whether the answer arrived is for us to tell
-        return status
-    except CniLeaseResetError as error:
-        return _fail(str(error), error.status)
-    except OSError as error:
-        return _fail(describe(error), os.EX_IOERR)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except Exception as error:  # noqa: BLE001  a fault of ours: one line and a status, never a traceback
-        return _fail(f"unexpected, please report: {_where(error)}", 1)
-
-
-def _fail(line: str, status: int) -> int:
-    say(f"cni-lease-reset: {line}", sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = None  # or Python would try again at the end, and exit with 120
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  one line and a status, never a traceback
+        line, status = _told(error)
+        say(f"cni-lease-reset: {line}", sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            sys.stdout = None  # or Python would try again at the end, and exit with 120
     return status
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """Return the line and the exit status that an exception ends in."""
+    match error:
+        case CniLeaseResetError():
+            return str(error), error.status
+        case OSError():
+            return describe(error), os.EX_IOERR
+        case KeyboardInterrupt():
+            return "interrupted", 130
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(last.filename)}:{last.lineno}"
+    return f"unexpected, please report: {type(error).__name__}: {error} ({where})", 1
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -54,10 +59,8 @@ def _dispatch(arguments: list[str]) -> int:
 
     options = parser().parse_args(arguments)
     node = Node(os.path.realpath(options.root))
-    try:
-        os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory") from error
+    if not os.path.isdir(node.root):
+        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory, or not to be seen")
     systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":
@@ -77,25 +80,21 @@ def _boot(node: Node, manager: Manager) -> int:
         journal = Rehearsal(node)
     try:
         return _STATUS.get(service.boot(node, manager, journal).result, os.EX_OK)
-    except BusyError as error:
-        text = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it."
-        journal.send(events.entry(MessageId.BUSY, events.WARNING, text))
-        return error.status
-    except OSError as error:
-        fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", describe(error)))
-        text = f"Nothing could be judged or set aside: {describe(error)}"
-        journal.send(events.entry(MessageId.FAILED, events.ERR, text, fields))
-        return os.EX_IOERR
-    except Exception as error:  # noqa: BLE001  a fault of ours: one entry and a status, never a traceback
-        journal.send(events.entry(MessageId.UNEXPECTED, events.ERR, f"Unexpected, please report: {_where(error)}"))
-        return 1
-
-
-def _where(error: BaseException) -> str:
-    import traceback
-
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"
+    except Exception as error:  # noqa: BLE001  one entry and a status, never a traceback
+        why, status = _told(error)
+        match error:
+            case BusyError():
+                text = "Another cni-lease-reset is at work; no lease was set aside, the next boot does it."
+                entry = events.Entry(MessageId.BUSY, events.WARNING, text)
+            case OSError():
+                fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", why))
+                entry = events.Entry(
+                    MessageId.FAILED, events.ERR, f"Nothing could be judged or set aside: {why}", fields
+                )
+            case _:
+                entry = events.Entry(MessageId.UNEXPECTED, events.ERR, f"{why[0].upper()}{why[1:]}")
+        journal.send(entry)
+        return status
 
 
 def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
@@ -105,7 +104,7 @@ def _shutdown(node: Node, manager: Manager, *, force: bool) -> int:
     try:
         service.shutdown(node, manager, journal, force=force)
     except (CniLeaseResetError, OSError) as error:
-        why, status = (describe(error), os.EX_IOERR) if isinstance(error, OSError) else (str(error), error.status)
+        why, status = _told(error)
         journal.send(events.of_shutdown(marked=False, why=why))
         return status
     return os.EX_OK

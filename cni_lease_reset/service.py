@@ -10,7 +10,7 @@ from functools import partial
 
 from .core import events
 from .core.errors import BusyError, ConfigError, InputOutputError, describe
-from .core.findings import About, Outcome, Remark, Reset, Result
+from .core.findings import MessageId, Outcome, Remark, Reset, Result
 from .core.model import BootId, Config, DamagedMarker, Judgement, Marker, NoMarker, Reading, State, Verdict
 from .core.outcome import conclude
 from .core.plan import draw_up
@@ -30,7 +30,7 @@ def boot(node: Node, manager: Manager, journal: Journal) -> Outcome:
     began = time.monotonic_ns()
     boot_id, noted = _boot_id(node), record.read(node)
     ran_before = noted.ran(boot_id)
-    unnoted = None if ran_before else record.begin(node, boot_id)
+    unnoted = None if ran_before else record.write(node, boot_id)
     reading = marker.read(node)
     judgement = judge(reading, boot_id, ran_before=ran_before)
     if judgement.verdict is Verdict.SAME_BOOT:
@@ -65,7 +65,7 @@ def _take(node: Node) -> tuple[Remark, ...]:
     try:
         marker.take(node)
     except OSError as error:
-        return (Remark(About.MARKER_STUCK, f"The marker of an earlier boot cannot be removed: {describe(error)}"),)
+        return (Remark(MessageId.MARKER_STUCK, f"The marker of an earlier boot cannot be removed: {describe(error)}"),)
     return ()
 
 
@@ -80,14 +80,14 @@ def _run_again(node: Node, boot_id: BootId, judgement: Judgement, reading: Readi
     remarks = []
     if noted.unread is not None:
         doubt = f"{RUNTIME_DIRECTORY}/boot cannot be read ({noted.unread}): taken as if boot had run before"
-        remarks.append(Remark(About.IGNORED, doubt))
+        remarks.append(Remark(MessageId.IGNORED, doubt))
     try:
         if not done and not isinstance(reading, NoMarker):
             marker.take(node)
         elif done and state is not State.RUNNING:
             marker.record(node, State.RUNNING, boot_id)
     except OSError as error:
-        remarks.append(Remark(About.IGNORED, f"The marker stays as it is: {describe(error)}, ignoring"))
+        remarks.append(Remark(MessageId.IGNORED, f"The marker stays as it is: {describe(error)}, ignoring"))
     undone = "this boot has not done all that was due; unless it is still at work, the next one makes up for it"
     why = "only the first run under a kernel sets leases aside" if done else undone
     return Outcome(boot_id, judgement, Result.NOTHING_DUE, why, remarks=tuple(remarks))
@@ -108,8 +108,9 @@ def _clear(node: Node, boot_id: BootId, reading: Reading, manager: Manager) -> t
             if steps:
                 from .edges import guard, setaside, shelf  # a boot that has nothing to set aside does not pay for them
 
-                onto = shelf.Shelf(node, settings, boot_id, "; ".join(dict.fromkeys(step.why for step in steps)))
-                refusal = partial(guard.refusal, node, settings, manager)
+                why = "; ".join(dict.fromkeys(step.why for step in steps))
+                onto = shelf.Shelf(node, settings, boot_id, why, hold.remarks)
+                refusal = partial(guard.refusal, node, settings, manager, hold.remarks)
                 reset = setaside.set_aside(steps, found.networks, hold, refusal, onto)
     except ConfigError as error:
         return Outcome(boot_id, judgement, Result.MISCONFIGURED, str(error)), None
@@ -132,11 +133,8 @@ def _record(node: Node, outcome: Outcome) -> Outcome:
 def _tell(node: Node, journal: Journal, outcome: Outcome, began: int, *, keep: bool) -> Outcome:
     """Keep the outcome under /run for ``status``, and write it down; telling is the least important act."""
     outcome = outcome._replace(usec=(time.monotonic_ns() - began) // 1000)
-    try:
-        if keep:
-            record.finish(node, outcome)
-    except OSError as error:
-        remark = Remark(About.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
+    if keep and (error := record.write(node, outcome.boot_id, outcome)) is not None:
+        remark = Remark(MessageId.IGNORED, f"What this boot did cannot be kept for status: {describe(error)}, ignoring")
         outcome = outcome._replace(remarks=(*outcome.remarks, remark))
     for entry in (*map(events.of_remark, outcome.remarks), events.verdict(outcome)):
         journal.send(entry)
@@ -153,11 +151,19 @@ def shutdown(node: Node, manager: Manager, journal: Journal, *, force: bool = Fa
     boot_id = node.boot_id()
     why_not = _not_running(marker.read(node), boot_id)
     if why_not is None:
-        why_not = None if force else _stays_up(manager)
-        if why_not is None:
-            _mark_clean(node, boot_id, lock.SHUTDOWN - (time.monotonic() - began))
-        else:
+        down, silent = (True, None) if force else manager.going_down()
+        if down:
+            try:
+                with lock.only_one(node, patience=lock.SHUTDOWN - (time.monotonic() - began)):
+                    marker.record(node, State.CLEAN, boot_id)
+            except (BusyError, OSError):
+                with suppress(OSError):  # the first error is the one to tell
+                    marker.take(node)
+                raise
+        else:  # in doubt, too
             marker.take(node)  # without our lock, which may be held for long: nobody else writes the marker
+            unsure = f"systemd cannot be asked whether the system goes down ({silent or 'there is none'})"
+            why_not = unsure if down is None else "the system is not going down, only this service stops"
             why_not += '; the marker no longer says "running", a start of this unit brings it back'
     journal.send(events.of_shutdown(marked=why_not is None, why=why_not or "the next boot keeps the leases"))
     return why_not is None
@@ -174,21 +180,3 @@ def _not_running(reading: Reading, boot_id: BootId) -> str | None:
     if reading.boot_id != boot_id:
         return "the marker is another boot's"
     return "it says clean already" if reading.state is State.CLEAN else None
-
-
-def _stays_up(manager: Manager) -> str | None:
-    """Say why this is no shutdown: in doubt it is none."""
-    down, silent = manager.going_down()
-    if down is None:
-        return f"systemd cannot be asked whether the system goes down ({silent or 'there is none'})"
-    return None if down else "the system is not going down, only this service stops"
-
-
-def _mark_clean(node: Node, boot_id: BootId, patience: float) -> None:
-    try:
-        with lock.only_one(node, patience=patience):
-            marker.record(node, State.CLEAN, boot_id)
-    except (BusyError, OSError):
-        with suppress(OSError):  # the first error is the one to tell
-            marker.take(node)
-        raise

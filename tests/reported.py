@@ -24,4 +24,4 @@ def done(tree: Tree, result: Result = Result.NOTHING_DUE, why: str = "no leases"
     tree.mark("running", THIS)
     if not outcome.done:
         (tree.state / "marker").unlink()
-    record.finish(tree.node, outcome)
+    record.write(tree.node, outcome.boot_id, outcome)

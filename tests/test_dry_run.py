@@ -40,7 +40,7 @@ PREPARED: dict[str, Callable[[Tree], object]] = {
     "a temporary file": lambda tree: tree.put("var/lib/cni/cni-lease-reset/marker.new", "left by a crash"),
     "a directory for everybody": lambda tree: tree.state.chmod(0o755),
     "an unreadable record": lambda tree: tree.put("run/cni-lease-reset/boot", "odd"),
-    "a record of the last boot": lambda tree: record.begin(tree.node, OTHER),
+    "a record of the last boot": lambda tree: record.write(tree.node, OTHER),
     "no configuration": lambda tree: tree.config("network: [x]\n"),
     "no boot id": lambda tree: (tree.root / "proc/sys/kernel/random/boot_id").unlink(),
     "a marker that is a directory": lambda tree: (tree.state / "marker").mkdir(),
@@ -82,7 +82,7 @@ def test_it_needs_no_state_and_finds_nothing_to_do(tree: Tree, journal: Kept) ->
     tree.network.parent.mkdir(parents=True)
     tree.network.symlink_to("/")
     tree.lease("10.60.0.1", network="other")
-    record.begin(tree.node, THIS)
+    record.write(tree.node, THIS)
     assert rehearsed(tree, journal).judgement.verdict == "same-boot"
     assert [entry.message for entry in journal.entries] == [
         "No marker: nothing to set aside (no leases), 0 leases kept.",

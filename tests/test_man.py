@@ -16,7 +16,7 @@ from cni_lease_reset.arguments import parser
 from cni_lease_reset.commands import display, metrics, status
 from cni_lease_reset.commands.settings import as_text as settings_text
 from cni_lease_reset.core import errors
-from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.findings import MessageId
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges.systemd import Manager
 

@@ -211,7 +211,7 @@ def test_an_older_marker_that_came_back_does_not_speak_for_this_boot(tree: Tree,
     tree.mark("clean", OTHER)  # out of a backup, say
     boot(tree, journal)
     assert f"boot_id={THIS}" in tree.marker()
-    record.begin(tree.node, THIS)  # a boot that was killed half-way
+    record.write(tree.node, THIS)  # a boot that was killed half-way
     tree.mark("clean", OTHER)
     boot(tree, journal)
     assert tree.marker() == ""

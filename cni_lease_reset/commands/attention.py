@@ -1,10 +1,10 @@
 """What somebody should see to, in sentences: what, and what to do. ``status --check`` exits 3 if there is any."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from ..core.errors import NoAnswerError, printable
-from ..core.findings import About, Network, Outcome, Result, Survey
+from ..core.errors import printable
+from ..core.findings import MessageId, Network, Outcome, Result, Survey
 from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
 from ..edges.node import STATE_DIRECTORY, Node
@@ -14,7 +14,7 @@ from .pools import Pool
 
 CROWDED = 90  # percent of a pool
 _START = f"systemctl start {UNIT}"
-_LASTING = (About.MARKER_STUCK, About.NO_RUNTIME)  # what boot said of the node, and not of a moment
+_LASTING = (MessageId.MARKER_STUCK, MessageId.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
     Result.REFUSED: "Reboot when it suits you, or at once: cni-lease-reset recover",
@@ -92,27 +92,15 @@ def _full(network: Network, room: tuple[Pool, ...]) -> list[str]:
 def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
     """Networks that a mistyped name would leave out: full ones, and crowded ones."""
     crowded = is_crowded(network, config.max_kept_leases)
-    held = [f"{printable(network.name)} holds {network.leases} leases"] if crowded else []
+    held = [f"{printable(network.name)} holds {len(network.found)} leases"] if crowded else []
     for each in _full(network, room) or held:
         yield f"{each}, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
 
 
-def of_surroundings(node: Node, config: Config, systemd: Manager) -> Iterator[str]:
-    """What makes this program blind, or late."""
-    for unit in unordered(systemd, config.runtime_units):
-        yield f"{unit} may start before us. Order it: systemctl edit {UNIT}, [Unit] Before={unit}"
+def of_surroundings(node: Node, config: Config) -> Iterator[str]:
+    """What makes this program blind."""
     lost = rivals.volatile(node, STATE_DIRECTORY)
     if lost is not None:
         yield f"The marker is lost at each boot, for {lost}: every boot then sets all leases aside."
     networks = [f"{config.data_dir}/{name}" for name in config.networks]
     yield from (f"{line}. Let one of the two do it." for line in rivals.find(node, networks))
-
-
-def unordered(systemd: Manager, units: Sequence[str]) -> list[str]:
-    """List the units that may start before ours, as far as systemd tells."""
-    try:
-        ours, *others = systemd.show("Before,Id", UNIT, *units)
-    except NoAnswerError:
-        return []
-    before = ours.get("Before", "").split()  # under their own names, whatever ours calls them; each unit has some
-    return [unit for unit, its in zip(units, others, strict=True) if before and its.get("Id") not in before]

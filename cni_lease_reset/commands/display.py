@@ -9,12 +9,11 @@ from ..core.findings import Result
 from ..core.model import BootId, Marker, NoMarker, Reading
 from ..edges import record
 from .pools import Pool
-from .screen import Colour, bar, local, wrapped
+from .screen import bar, local, wrapped
 from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _BAR: Final = 40
-_HALF, _FULL = 50, 90  # percent
 _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be full
 
 
@@ -28,7 +27,7 @@ def as_json(report: Report) -> str:
         "boot": None if outcome is None else record.as_json(outcome),
         "marker": _marker(report.reading, report.boot_id)[0],
         "networks": [each._asdict() | {"pools": [pool._asdict() for pool in each.pools]} for each in report.stocks],
-        "not_configured": [{"name": each.name, "leases": each.leases} for each in report.unlisted],
+        "not_configured": [{"name": each.name, "leases": len(each.found)} for each in report.unlisted],
         "resets": [each._asdict() for each in report.resets],
         "pending": report.pending is not None,
         "attention": report.attention,
@@ -37,17 +36,17 @@ def as_json(report: Report) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(report: Report, *, colours: bool = False) -> str:
+def as_text(report: Report) -> str:
     """Write the report for people."""
     rows = [*_record_rows(report), ("Marker", _marker(report.reading, report.boot_id)[1])]
     lines = [line for label, text in rows for line in wrapped(f"{label:<12}{text}", indent=12)]
     lines += ["", f"{'Network':<40}{'IPv4':>8}{'IPv6':>8}{'Torn':>8}{'Live':>8}{'Leaked':>8}"]
-    lines += [line for stock in report.stocks for line in _stock_lines(stock, colours)]
+    lines += [line for stock in report.stocks for line in _stock_lines(stock)]
     if not report.stocks:
         nothing = "no leases: none of the configured networks exists"
         lines.append(f"({'see below what could not be read' if report.unread else nothing})")
     if report.unlisted:
-        counts = ", ".join(f"{printable(each.name)} {each.leases}" for each in report.unlisted)
+        counts = ", ".join(f"{printable(each.name)} {len(each.found)}" for each in report.unlisted)
         lines += wrapped(f"not configured: {counts}", indent=16)
     lines += ["", f"{'Reset':<28}{'Leases':>6}  {'When':<24}Reason"] if report.resets else []
     for reset in report.resets:
@@ -56,9 +55,7 @@ def as_text(report: Report, *, colours: bool = False) -> str:
         lines += wrapped(row + reset.reason, indent=len(row))
     for label, texts in (("Attention: ", report.attention), ("Not read: ", report.unread)):
         lines += [""] if texts else []
-        for text in texts:
-            first, *rest = wrapped(label + text, indent=len(label))
-            lines += [Colour.WARN.paint(label, colours) + first[len(label) :], *rest]
+        lines += [line for text in texts for line in wrapped(label + text, indent=len(label))]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -100,7 +97,7 @@ def _marker(reading: Reading | None, this: BootId | None) -> tuple[dict[str, str
     return {"state": "damaged", "reason": reading.why}, f"damaged: {reading.why}"
 
 
-def _stock_lines(stock: Stock, colours: bool) -> list[str]:
+def _stock_lines(stock: Stock) -> list[str]:
     name = printable(stock.name)
     owners = f"{'?' if stock.live is None else stock.live:>8}{'?' if stock.leaked is None else stock.leaked:>8}"
     counts = f"{stock.ipv4:>8}{stock.ipv6:>8}{stock.torn:>8}{owners}"
@@ -108,15 +105,13 @@ def _stock_lines(stock: Stock, colours: bool) -> list[str]:
     several = len(stock.pools) > len({pool.family for pool in stock.pools})
     for pool in stock.pools:
         which = wrapped(f"        {pool.range_set.replace(',', ', ')}", indent=8) if several else []
-        lines += [_pool_line(pool, colours), *which]
+        lines += [_pool_line(pool), *which]
     return lines + ([f"        {stock.outside} of another subnet"] if stock.outside else [])
 
 
-def _pool_line(pool: Pool, colours: bool) -> str:
+def _pool_line(pool: Pool) -> str:
     family = pool.family.replace("ip", "IP")
     if pool.size >= _MANY:
         return f"  {family}  {pool.leases} of more than a million"
     percent = pool.leases * 100 // pool.size
-    colour = Colour.GOOD if percent < _HALF else Colour.WARN if percent < _FULL else Colour.BAD
-    shown = colour.paint(bar(pool.leases, pool.size, _BAR), colours)
-    return f"  {family}  {shown}  {pool.leases} of {pool.size}, {percent} % full"
+    return f"  {family}  {bar(pool.leases, pool.size, _BAR)}  {pool.leases} of {pool.size}, {percent} % full"

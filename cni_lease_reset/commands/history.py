@@ -6,12 +6,12 @@ import subprocess
 from typing import Final, NamedTuple
 
 from ..core.errors import InputOutputError, printable
-from ..core.events import KINDS, MessageId, leases
-from ..core.findings import Result
+from ..core.events import KINDS, leases
+from ..core.findings import MessageId, Result
 from ..core.model import Verdict
 from ..edges.node import Node
 from . import foreign
-from .screen import Colour, local, sparkline
+from .screen import local
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
 _JOURNALCTL: Final = "/usr/bin/journalctl"
@@ -125,19 +125,17 @@ def as_json(history: History) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(history: History, *, colours: bool = False) -> str:
+def as_text(history: History) -> str:
     """Write the boots for people, at 80 columns."""
     lines = [f"{'When':<27}{'Boot':<10}{'Last boot':<9}{'Found':>6}{'Aside':>7}{'Kept':>6}{'Took':>7}"]
-    lines += [_line(boot, colours) for boot in history.boots]
+    lines += [_line(boot) for boot in history.boots]
     unclean, leaked, found = history.summary
-    trend = found[-60:]  # what fits into 80 columns
     number = len(history.boots)
     boots = f"{number} boot{'s' if number > 1 else ''}, {unclean} after an unclean shutdown"
     none = ["(no boot of cni-lease-reset is in the journal)"]
     lines += ["", f"{boots}; {leases(leaked)} leaked and set aside."] if number else none
-    if len(trend) > 1:
-        lines.append(f"Leases at boot  {sparkline(trend)}")
-        lines.append(f"{'':<16}{trend[0]} then, {trend[-1]} now, {max(trend)} at most")
+    if len(found) > 1:
+        lines.append(f"Leases at boot: {found[0]} then, {found[-1]} now, {max(found)} at most.")
     if history.volatile:
         lines += ["", "The journal is volatile: it is lost at each boot. To keep it from now on:"]
         lines += ["mkdir /var/log/journal && journalctl --flush, see Storage= in journald.conf(5)"]
@@ -145,11 +143,8 @@ def as_text(history: History, *, colours: bool = False) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _line(boot: Boot, colours: bool) -> str:
+def _line(boot: Boot) -> str:
     found, aside, kept, _ = ["-" if number is None else str(number) for number in boot.leases.values()]
     took = "-" if boot.usec is None else f"{boot.usec / 1000:.0f}ms"
-    verdict = f"{boot.verdict or '-':<9.9}"
-    if boot.verdict in (Verdict.UNCLEAN, Verdict.DAMAGED):
-        verdict = Colour.WARN.paint(verdict, colours)
-    note = f" {Colour.BAD.paint(_NOTES[boot.result], colours)}" if boot.result in _NOTES else ""
-    return f"{local(boot.time):<27}{boot.boot_id[:8]:<10}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7}{note}"
+    when, verdict = f"{local(boot.time):<27}{boot.boot_id[:8]:<10}", f"{boot.verdict or '-':<9.9}"
+    return f"{when}{verdict}{found:>6}{aside:>7}{kept:>6}{took:>7} {_NOTES.get(boot.result, '')}".rstrip()

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from .. import __version__
-from ..core.errors import printable
-from ..core.findings import Result
+from ..core.errors import UsageError, printable
+from ..core.findings import Counts, Result
 from ..core.model import Verdict
 from ..edges import durable
 from ..edges.node import Node
@@ -21,7 +21,10 @@ Metric: TypeAlias = tuple[str, str, Samples]  # its name, what it means, and its
 
 
 def write(node: Node, path: str, content: str) -> None:
-    """Replace the file whole, readable by anybody. Its directory must be there. Raises ``OSError``."""
+    """Replace a file of node_exporter's whole, readable by anybody. Raises :class:`UsageError` and ``OSError``."""
+    if not path.startswith("/") or not path.endswith(".prom"):
+        what = "an absolute path that ends in '.prom', for node_exporter reads no other files"
+        raise UsageError(f"--metrics: {printable(path[:60], quoted=True)} must be {what}")
     directory = durable.directory(os.path.dirname(path), root=node.root)
     with durable.named(node.path(path), always=True), directory as folder:
         durable.replace(folder, os.path.basename(path), content.encode())
@@ -44,13 +47,9 @@ def _of_boot(report: Report) -> Iterator[Metric]:
     results = [(each is outcome.result, {"result": each}) for each in Result]
     yield "boot_result", "What this boot did about it: 1 for one result, 0 for the others.", results
     yield "boot_duration_seconds", "How long it took.", [(outcome.usec / 1_000_000, {})]
-    for name, what, of in (
-        ("found", "found", "found"),
-        ("set_aside", "set aside", "cleared"),
-        ("kept", "left where they were", "kept"),
-        ("torn", "found torn", "torn"),
-    ):
-        samples = [(getattr(each, of), {"network": each.name}) for each in outcome.networks]
+    told = (("found", "found"), ("set_aside", "set aside"), ("kept", "left where they were"), ("torn", "found torn"))
+    for (name, what), of in zip(told, Counts._fields, strict=True):
+        samples = [(getattr(its, of), {"network": network}) for network, its in outcome.networks.items()]
         yield f"boot_leases_{name}", f"Leases that this boot {what}, by network.", samples
 
 
@@ -76,7 +75,7 @@ def _of_now(report: Report) -> Iterator[Metric]:
     sizes = [(pool.size, labels) for pool, labels in pooled]
     yield "pool_addresses", "Addresses that a range set can give, where that is known.", sizes
     yield "pool_leases", "Leases now in a range set.", [(pool.leases, labels) for pool, labels in pooled]
-    unlisted = [(each.leases, {"network": each.name}) for each in report.unlisted]
+    unlisted = [(len(each.found), {"network": each.name}) for each in report.unlisted]
     yield "not_configured_leases", "Leases of networks that no setting names.", unlisted
 
 

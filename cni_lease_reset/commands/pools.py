@@ -67,7 +67,10 @@ def read(node: Node, config: Config) -> Pools:
     for name in foreign.listing(node, CONFIGURATIONS, ".conflist", ".conf", ".json"):
         path = f"{CONFIGURATIONS}/{name}"
         try:
-            document = json.loads(foreign.text(node, path), object_pairs_hook=_folded)
+            # As Go does, which does not mind the case of keys: they are all in small letters from here on.
+            document = json.loads(
+                foreign.text(node, path), object_pairs_hook=lambda its: {k.lower(): v for k, v in its}
+            )
         except OSError as error:
             unread.append(describe(error))
         except (ValueError, RecursionError):
@@ -79,11 +82,6 @@ def read(node: Node, config: Config) -> Pools:
                 if found:
                     sets.setdefault(get(network, "name", str), found)
     return Pools(sets, flannel, tuple(unread))
-
-
-def _folded(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Read an object as Go does, which does not mind the case of keys: they are all in small letters from here on."""
-    return {key.lower(): value for key, value in pairs}
 
 
 def _flannel(node: Node, unread: list[str]) -> tuple[RangeSet, ...]:

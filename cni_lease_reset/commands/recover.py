@@ -8,16 +8,13 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.events import MessageId
-from ..core.findings import Lease, Living, Network, Remark, Trouble
+from ..core.findings import Lease, Living, MessageId, Network, Remark, Trouble
 from ..core.model import Config
 from ..core.outcome import skipped
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, lock, record, setaside, shelf
 from ..edges.journald import Journal
-from ..edges.lock import only_one
 from ..edges.node import Node
-from ..edges.shelf import Shelf
 from .fate import Fate, sort_out
 from .screen import local, wrapped
 
@@ -57,7 +54,7 @@ def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Netwo
 def _not_done(trouble: Trouble) -> Sight:
     """Tell what is wrong with a network: what will not mend by itself is skipped with a remark, as by ``boot``."""
     if trouble.again:
-        kind = BusyError if trouble.why == setaside.BUSY else InputOutputError
+        kind = BusyError if trouble.why == leases.BUSY else InputOutputError
         return Sight(trouble.network, wrong=kind(trouble.why))
     return Sight(trouble.network, remarks=(skipped(trouble),))
 
@@ -69,7 +66,7 @@ def _see(node: Node, network: Network | Trouble) -> Sight:
     alive = living.whose(node, found)
     seen = Sight(network.name, sort_out(found, alive, now=time.time(), uptime=node.uptime()), alive)
     if len(seen.of(Fate.UNTOUCHABLE)) == len(found) > 1:
-        why = next((each.why for each in network.unread), "that are none of host-local's")
+        why = next((f"unreadable, {each.unread}" for each in found if each.unread), "that are none of host-local's")
         return seen._replace(wrong=InputOutputError(f"{len(found)} leases {why}"))
     return seen
 
@@ -81,22 +78,23 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
     of it; of unattended runs (``crowded``) it has one refusal a boot. Raises ``OSError`` where nothing could be begun.
     """
     settings = config.read(node)
-    onto = Shelf(node, settings, node.boot_id(), "recover")
+    remarks: list[Remark] = []
+    onto = shelf.Shelf(node, settings, node.boot_id(), "recover", remarks)
     done = []
     for name in _networks(node, settings, crowded=crowded):
         sight = _recover(node, name, onto)
         done.append(sight)
+        remarks += sight.remarks
         if sight.cleared or (sight.wrong is None and not crowded):
             where = f" as {onto.name}" if sight.cleared else ""
             for line in (f"{printable(sight.network)}: {events.leases(sight.cleared)} set aside{where}", *_kept(sight)):
                 say(line)
     found, cleared = sum(len(each.fates) for each in done), sum(each.cleared for each in done)
-    remarks = [*dict.fromkeys(remark for each in done for remark in each.remarks)]  # those of the shelf are the same
     if cleared:
         text = f"Recovered: {events.leases(cleared)} set aside as {onto.name}, {found - cleared} kept."
         fields = events.of_reset(onto.name, [each.network for each in done if each.cleared], found, cleared)
-        journal.send(events.entry(MessageId.RECOVERED, events.NOTICE, text, fields))
-        with suppress(BusyError), only_one(node):  # or whoever is at work prunes
+        journal.send(events.Entry(MessageId.RECOVERED, events.NOTICE, text, fields))
+        with suppress(BusyError), lock.only_one(node):  # or whoever is at work prunes
             remarks += shelf.prune(node, settings)
     failure = failed(done)
     if (failure or remarks) and (not crowded or record.first_time(node, "recover-refused")):
@@ -104,7 +102,7 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
             journal.send(events.of_remark(remark))
         if failure is not None:
             text = f"{'Recovered in part' if cleared else 'Not recovered'}: {str(failure).partition(': ')[2]}"
-            journal.send(events.entry(MessageId.NOT_RECOVERED, events.WARNING, text))
+            journal.send(events.Entry(MessageId.NOT_RECOVERED, events.WARNING, text))
     return failure
 
 
@@ -116,30 +114,29 @@ def failed(sights: Sequence[Sight]) -> CniLeaseResetError | None:
     return kind(f"{lead}: {'; '.join(text for text, _ in wrong)}") if wrong else None
 
 
-def _recover(node: Node, name: str, onto: Shelf) -> Sight:
+def _recover(node: Node, name: str, onto: shelf.Shelf) -> Sight:
     """Deal with one network, and return it as it was seen under the lock."""
     data_dir = durable.directory(onto.config.data_dir, root=node.root)
     try:
         with data_dir as data, leases.Hold(node, patience=lock.HOST_LOCAL) as hold:
             network = leases.look(data, name, hold)
-            if isinstance(network, Network) and name in hold.failed:
-                network = setaside.trouble(name, hold.failed[name])
+            network = hold.failed.get(name, network)
             if isinstance(network, Trouble):
                 return _not_done(network)
-            with only_one(node, create=True):  # not before: host-local's lock may have been waited for
+            with lock.only_one(node, create=True):  # not before: host-local's lock may have been waited for
                 seen = _see(node, network)
+                seen = seen._replace(remarks=tuple(hold.remarks))
                 if seen.living.doubts:
-                    return seen._replace(wrong=RefusedError(seen.living.doubts[0]), remarks=tuple(hold.remarks))
+                    return seen._replace(wrong=RefusedError(seen.living.doubts[0]))
                 going = [lease.address for lease in seen.of(Fate.LEAKED)]
-                reset = setaside.onto_shelf({name: going}, hold, onto)
+                moved = setaside.onto_shelf(name, going, hold, onto)
     except BusyError as error:
         return Sight(name, wrong=error)
     except OSError as error:
         return Sight(name, wrong=InputOutputError(describe(error)))
-    wrong = InputOutputError(reset.troubles[0].why) if reset.troubles else seen.wrong
-    stuck = {lease.address for lease in reset.stuck}
-    fates = {lease: Fate.UNTOUCHABLE if lease.address in stuck else fate for lease, fate in seen.fates.items()}
-    return Sight(name, fates, seen.living, reset.cleared[0][1], wrong, (*hold.remarks, *reset.remarks))
+    wrong = seen.wrong if moved.trouble is None else InputOutputError(moved.trouble)
+    stuck = dict.fromkeys((each for each in seen.fates if each.address in moved.stuck), Fate.UNTOUCHABLE)
+    return seen._replace(fates={**seen.fates, **stuck}, cleared=moved.number, wrong=wrong)
 
 
 def as_text(sights: tuple[Sight, ...]) -> str:

@@ -86,7 +86,7 @@ def gather(node: Node, systemd: Manager) -> Report:
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
     for network in survey.unlisted:
         wrong += attention.of_unlisted(network, sizes.of(network), settings)
-    wrong += attention.of_surroundings(node, settings, systemd)
+    wrong += attention.of_surroundings(node, settings)
     told = (pending, tuple(wrong), tuple(dict.fromkeys(unread)))
     return Report(boot_id, uptime, valid is not None, noted, reading, stocks, survey.unlisted, resets, *told)
 
@@ -105,8 +105,9 @@ def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) 
     if unowned:
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network)
-    outside = max(0, network.leases - sum(pool.leases for pool in room)) if room else None
-    stock = Stock(network.name, network.inet, network.inet6, network.torn, room, outside)
+    outside = max(0, len(found) - sum(pool.leases for pool in room)) if room else None
+    inet6, torn = sum(":" in lease.address for lease in found), sum(lease.torn for lease in found)
+    stock = Stock(network.name, len(found) - inet6, inet6, torn, room, outside)
     seen = living.whose(node, found, lenient=True)
     if seen.doubts:
         unread += (f"whose the leases are: {doubt}" for doubt in seen.doubts)
@@ -122,10 +123,8 @@ def _on_shelf(node: Node, above: str, name: str) -> OnShelf:
         made = None
     path = f"{above}/{name}"
     with durable.named(node.path(path), always=True), durable.directory(path, root=node.root) as reset:
-        leases = sum(_size(reset, each) for each in shelf.folders(reset))
+        leases = 0
+        for network in shelf.folders(reset):
+            with durable.opened(reset, network) as folder:
+                leases += len(os.listdir(folder))
         return OnShelf(name, leases, made, printable(shelf.origin(reset)[0]))
-
-
-def _size(reset: int, network: str) -> int:
-    with durable.opened(reset, network) as folder:
-        return len(os.listdir(folder))

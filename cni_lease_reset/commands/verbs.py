@@ -30,10 +30,10 @@ def run(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
 
             _answer(restore(node, Journal(node), options.reset))
         case "history":
-            from . import history, screen
+            from . import history
 
-            found, colours = history.read(node), screen.colourful(sys.stdout)
-            _answer(history.as_json(found) if options.json else history.as_text(found, colours=colours))
+            found = history.read(node)
+            _answer(history.as_json(found) if options.json else history.as_text(found))
         case _:
             from ..edges import config
             from . import settings
@@ -54,8 +54,8 @@ class Rehearsal(Journal):
         """Answer with an entry's message, and its reason where that says more."""
         from .screen import wrapped
 
-        reason = dict(entry.fields)["CNI_REASON"]
-        for text in [entry.message] if reason == entry.message else [entry.message, f"Reason: {reason}."]:
+        reason = [f"Reason: {entry.reason}."] if entry.reason != entry.message else []
+        for text in (entry.message, *reason):
             _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
 
 
@@ -106,15 +106,15 @@ def _answer(text: str) -> None:
 
 
 def _status(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
-    from . import display, metrics, screen, status
+    from . import display, metrics, status
 
     report = status.gather(node, systemd)
     if options.metrics is True:
         _answer(metrics.text(report))
-    elif options.metrics:
+    elif options.metrics is not None:
         metrics.write(node, options.metrics, metrics.text(report))
     elif options.json:
         _answer(display.as_json(report))
     else:
-        _answer(display.as_text(report, colours=screen.colourful(sys.stdout)))
+        _answer(display.as_text(report))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK

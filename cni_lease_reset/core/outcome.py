@@ -1,9 +1,10 @@
 """What was found, due and done in, what a run of ``boot`` came to out. Pure."""
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .errors import printable
-from .findings import About, Network, NetworkOutcome, Outcome, Remark, Reset, Result, Step, Stuck, Survey, Trouble
+from .findings import Counts, Lease, MessageId, Moved, Network, Outcome, Remark, Reset, Result, Step, Survey, Trouble
 from .model import BootId, ClearWhen, Config, Judgement, Verdict
 from .plan import draw_up, is_crowded
 
@@ -14,71 +15,61 @@ def conclude(
     boot_id: BootId, judgement: Judgement, settings: Config, found: Survey, steps: tuple[Step, ...], reset: Reset
 ) -> Outcome:
     """Say what a run came to, why, and what an operator should know besides."""
-    reset = _with_unread(found, steps, reset)
-    result, why = _result(found, reset, settings, judgement)
-    why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
-    cleared = dict(reset.cleared)
-    each = tuple(NetworkOutcome(it.name, it.leases, cleared.get(it.name, 0), it.torn) for it in found.networks)
-    unlisted = tuple((network.name, network.leases) for network in found.unlisted)
-    remarks = (*reset.remarks, *_remarks(found, reset, settings))
-    return Outcome(boot_id, judgement, result, why, reset.name, each, unlisted, remarks)
-
-
-def _with_unread(found: Survey, steps: tuple[Step, ...], reset: Reset) -> Reset:
-    """Add the leases that stay and may be torn; where none of several can be read it is the network's failure."""
+    troubles, remarks, counts = [*found.troubles, *reset.troubles], [*reset.remarks], {}
     all_due = {step.network for step in steps if not step.torn_only}
-    for network in found.networks:
-        unread = () if network.name in all_due else network.unread
-        if len(unread) == network.leases > 1:
-            trouble = Trouble(network.name, f"{network.leases} leases {unread[0].why}", again=True)
-            reset = reset._replace(troubles=(*reset.troubles, trouble))
-        else:
-            reset = reset._replace(stuck=reset.stuck + unread)
-    return reset
+    for name, its in found.networks:
+        moved = reset.moved.get(name, Moved())
+        trouble, unread = moved.trouble, dict[str, str]()
+        if name not in all_due:  # one that cannot be read may be torn
+            unread = {lease.address: f"unreadable, {lease.unread}" for lease in its if lease.unread}
+        if len(unread) == len(its) > 1:  # where none of several can be read it is the network's failure
+            trouble, unread = f"{len(its)} leases {unread[its[0].address]}", {}
+        troubles += [] if trouble is None else [Trouble(name, trouble, again=True)]
+        remarks += of_stuck(name, {**moved.stuck, **unread})
+        counts[name] = Counts(len(its), moved.number, len(its) - moved.number, sum(lease.torn for lease in its))
+    remarks += (skipped(trouble) for trouble in troubles if not trouble.again)
+    for name, its in found.unlisted:
+        if is_crowded(Network(name, its), settings.max_kept_leases):
+            text = f"Network {printable(name)} holds {len(its)} leases, and no setting names it."
+            remarks.append(Remark(MessageId.NETWORK_UNLISTED, text))
+    unlisted = tuple((name, len(its)) for name, its in found.unlisted)
+    failed = "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in troubles if trouble.again)
+    result, why = _result(judgement, settings, found, reset, failed)
+    why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
+    return Outcome(boot_id, judgement, result, why, reset.name, counts, unlisted, tuple(remarks))
 
 
-def _result(found: Survey, reset: Reset, settings: Config, judgement: Judgement) -> tuple[Result, str]:
+def _result(judgement: Judgement, settings: Config, found: Survey, reset: Reset, failed: str) -> tuple[Result, str]:
     """Say what a run came to; the reason is empty where it is the plan's."""
-    failed = [trouble for trouble in (*found.troubles, *reset.troubles) if trouble.again]
     if reset.refusal is not None:
         return Result.REFUSED, reset.refusal
     if failed:
-        return Result.FAILED, "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in failed)
+        return Result.FAILED, failed
     if reset.name is not None:
         return Result.CLEARED, ""
-    # Of a network that is none nobody knows what is in it.
-    maybe = draw_up(judgement, tuple(Network(each.network, inet=1) for each in found.troubles), settings)
+    some = (Lease("0.0.0.0", None, torn=False),)  # nobody knows what is in a network that is none
+    maybe = draw_up(judgement, tuple(Network(each.network, some) for each in found.troubles), settings)
     if skipped := [*(step.network for step in maybe), *(each.network for each in reset.troubles)]:
         return Result.NOTHING_DUE, f"{', '.join(map(printable, skipped))} due and skipped"
-    if not any(network.leases for network in found.networks):
+    if not any(network.found for network in found.networks):
         return Result.NOTHING_DUE, "no leases"
     if judgement.verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
         return Result.NOTHING_DUE, "no torn lease, no crowded network"
     return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
 
 
-def _remarks(found: Survey, reset: Reset, settings: Config) -> tuple[Remark, ...]:
-    passed_over = [skipped(each) for each in (*found.troubles, *reset.troubles) if not each.again]
-    crowded = [each for each in found.unlisted if is_crowded(each, settings.max_kept_leases)]
-    text = "Network {} holds {} leases, and no setting names it."
-    unnamed = [Remark(About.NETWORK_UNLISTED, text.format(printable(each.name), each.leases)) for each in crowded]
-    return (*of_stuck(reset.stuck), *passed_over, *unnamed)
-
-
 def skipped(trouble: Trouble) -> Remark:
     """Name a network in whose place, or its lock's, is something else."""
-    return Remark(About.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
+    return Remark(MessageId.NETWORK_SKIPPED, f"Network {printable(trouble.network)} is skipped: {trouble.why}.")
 
 
-def of_stuck(stuck: tuple[Stuck, ...]) -> tuple[Remark, ...]:
-    """Name the leases that stay where they are, in one remark for each network and reason."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for network, address, why in stuck:
-        by_reason.setdefault((network, why), []).append(address)
-    remarks = []
-    for (network, why), its in by_reason.items():
+def of_stuck(network: str, stuck: Mapping[str, str]) -> Iterator[Remark]:
+    """Name the leases that stay where they are, in one remark for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for address, why in stuck.items():
+        by_reason.setdefault(why, []).append(address)
+    for why, its in by_reason.items():
         more = f" and {len(its) - _NAMED} more" if len(its) > _NAMED else ""
         which = f"Lease {its[0]}" if len(its) == 1 else f"Leases {', '.join(its[:_NAMED])}{more}"
         text = f"{which} of {printable(network)} stay{'s' if len(its) == 1 else ''}: {why}, ignoring"
-        remarks.append(Remark(About.LEASE_STUCK, text))
-    return tuple(remarks)
+        yield Remark(MessageId.LEASE_STUCK, text)

@@ -10,7 +10,7 @@ def draw_up(judgement: Judgement, networks: tuple[Network, ...], config: Config)
 
 
 def _due(judgement: Judgement, network: Network, config: Config) -> Step | None:
-    if judgement.verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.leases:
+    if judgement.verdict is Verdict.SAME_BOOT or config.clear_when is ClearWhen.NEVER or not network.found:
         return None
     if judgement.verdict is not Verdict.CLEAN:
         return Step(network.name, judgement.brief)
@@ -18,12 +18,12 @@ def _due(judgement: Judgement, network: Network, config: Config) -> Step | None:
         return Step(network.name, "clear_when: always")
     if is_crowded(network, config.max_kept_leases):
         return Step(network.name, f"more than {config.max_kept_leases} leases")
-    if network.torn:
+    if any(lease.torn for lease in network.found):
         return Step(network.name, "torn leases", torn_only=True)
     return None
 
 
 def is_crowded(network: Network, limit: int | None) -> bool:
     """Whether the leases of one address family exceed the limit once the torn ones are out."""
-    intact = max(network.inet - network.torn_inet, network.inet6 - network.torn_inet6)
-    return limit is not None and intact > limit
+    inet6 = [":" in lease.address for lease in network.found if not lease.torn]
+    return limit is not None and max(inet6.count(True), inet6.count(False)) > limit

@@ -78,7 +78,11 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Config:
         if not isinstance(key, str):
             raise ConfigError(_NAME, line, "the name of a setting must be a word")
         if key not in _GETTERS:
-            raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{_suggestion(key)}")
+            from difflib import get_close_matches  # only a mistake pays for it
+
+            close = get_close_matches(key, _GETTERS, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else "; cni-lease-reset.yaml(5) lists all"
+            raise ConfigError(_NAME, line, f"unknown setting {printable(key[:60], quoted=True)}{hint}")
         if key in values:
             raise ConfigError(_NAME, line, f"{key}: set twice")
         try:
@@ -87,13 +91,6 @@ def _settings(loader: "yaml.SafeLoader", root: "yaml.MappingNode") -> Config:
             raise ConfigError(_NAME, value_node.start_mark.line + 1, f"{key}: {error}") from error
     # Each getter returns its field's type, which a dictionary cannot say.
     return Config()._replace(**values)  # type: ignore[arg-type]
-
-
-def _suggestion(key: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, _GETTERS, n=1)
-    return f", did you mean '{close[0]}'?" if close else "; cni-lease-reset.yaml(5) lists all"
 
 
 def _value(loader: "yaml.SafeLoader", node: "yaml.Node", *, listed: bool = False) -> object:
@@ -119,29 +116,26 @@ def _shown(value: object) -> str:
     return "a nested value" if value is _NESTED else printable(repr(value)[:60])
 
 
-def _strings(value: object, example: str) -> tuple[str, ...]:
-    """A list of at least one text, none twice."""
+def _names(value: object, example: str, problem: Callable[[str], str | None]) -> tuple[str, ...]:
+    """A list of at least one text, none twice and none with a problem."""
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
         raise ValueError(f"must be a list of names like [{example}], not {_shown(value)}")
+    for name in value:
+        if why := problem(name):
+            raise ValueError(f"{printable(name[:60], quoted=True)} is {why}")
     return tuple(dict.fromkeys(value))
 
 
-def _networks(value: object) -> tuple[str, ...]:
-    names = _strings(value, "k8s-pod-network")
-    for name in names:
-        if "/" in name or name in ("", ".", "..") or not name.isprintable():
-            raise ValueError(f"{printable(name[:60], quoted=True)} is no name of a network's directory")
-    return names
+def _no_network(name: str) -> str | None:
+    bad = "/" in name or name in ("", ".", "..") or not name.isprintable()
+    return "no name of a network's directory" if bad else None
 
 
-def _units(value: object) -> tuple[str, ...]:
-    units = _strings(value, "rke2-server.service")
-    for unit in units:
-        if not re.fullmatch(_UNIT_NAME, unit):
-            meant = f"{unit.partition('.')[0]}.service"
-            hint = f", did you mean '{meant}'?" if re.fullmatch(_UNIT_NAME, meant) else ""
-            raise ValueError(f"{printable(unit[:60], quoted=True)} is no service{hint}")
-    return units
+def _no_service(name: str) -> str | None:
+    if re.fullmatch(_UNIT_NAME, name):
+        return None
+    meant = f"{name.partition('.')[0]}.service"
+    return "no service" + (f", did you mean '{meant}'?" if re.fullmatch(_UNIT_NAME, meant) else "")
 
 
 def _data_dir(value: object) -> str:
@@ -171,10 +165,10 @@ def _whole(value: object, least: int, other: str = "") -> int:
 
 
 _GETTERS: Final[dict[str, Callable[[object], object]]] = {
-    "networks": _networks,
+    "networks": lambda value: _names(value, "k8s-pod-network", _no_network),
     "data_dir": _data_dir,
     "clear_when": _clear_when,
     "max_kept_leases": lambda value: None if value is None else _whole(value, 0, " or null"),
-    "runtime_units": _units,
+    "runtime_units": lambda value: _names(value, "rke2-server.service", _no_service),
     "keep_resets": lambda value: _whole(value, 1),
 }

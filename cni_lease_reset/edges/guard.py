@@ -3,11 +3,11 @@
 In the other order a pod started between the two questions would be missed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..core.errors import printable
-from ..core.findings import About, Lease, Living, Remark
+from ..core.findings import Lease, Living, MessageId, Remark
 from ..core.model import UNIT, Config
 from . import living
 from .node import Node
@@ -17,31 +17,31 @@ _ORDER: Final = f"; if so at each boot: systemctl edit {UNIT}, [Unit] Before="
 _NO_RUNTIME: Final = "No unit of runtime_units is on this node ({}); if its runtime has another name, add that"
 
 
-def refusal(node: Node, config: Config, manager: Manager, due: list[Lease]) -> tuple[str | None, tuple[Remark, ...]]:
+def refusal(node: Node, config: Config, manager: Manager, remarks: list[Remark], due: list[Lease]) -> str | None:
     """Say why none may go: anything that says that a pod may live, of these leases or at all; a doubt is enough.
 
     But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
     """
     runtime, silent = manager.runtime(config.runtime_units)
-    remarks = []
     if silent is not None:
         alone = "" if runtime else "; relying on the look at processes alone"
-        remarks.append(Remark(About.WITHOUT_DBUS, f"{silent}{alone}"))
+        remarks.append(Remark(MessageId.WITHOUT_DBUS, f"{silent}{alone}"))
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
-        remarks.append(Remark(About.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
+        remarks.append(Remark(MessageId.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
     why = None if runtime is None else _of_units(config.runtime_units, runtime)
     if why is None and living.answers(node):
         unit = "its unit (and add it to runtime_units)"
         why = f"a containerd answers at '{living.CONTAINERD}', pods may live{_ORDER}{unit}"
-    if why is None:
-        found = living.whose(node, due, caged=True)
-        why = _of_pods(found)
-        if why is None and runtime is not None and is_known and runtime.starting:
-            remarks += (Remark(About.IGNORED, f"{doubt}; the runtime never ran, ignoring") for doubt in found.doubts)
-        elif why is None:
-            why = next(iter(found.doubts), None)
-    return why, tuple(remarks)
+    if why is not None:
+        return why
+    found = living.whose(node, due, caged=True)
+    said = list(_of_pods(found))
+    if not said and runtime is not None and is_known and runtime.starting:
+        doubts = (f"{doubt}; the runtime never ran, ignoring" for doubt in found.doubts)
+        remarks += (Remark(MessageId.IGNORED, doubt) for doubt in doubts)
+        return None
+    return next(iter((*said, *found.doubts)), None)
 
 
 def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
@@ -52,14 +52,13 @@ def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
     return None
 
 
-def _of_pods(found: Living) -> str | None:
-    """Say who lives: one, for all."""
+def _of_pods(found: Living) -> Iterator[str]:
+    """Say who lives."""
     if found.pods:
         others = f" (and {len(found.pods) - 1} more)" if len(found.pods) > 1 else ""
-        return f"{found.pods[0]}{others}"
+        yield f"{found.pods[0]}{others}"
     for address, process in found.addresses.items():
         whose = "mounted network namespace" if process is None else f"network namespace of process {process}"
-        return f"{address} is set in a {whose}, the pod of its lease lives"
+        yield f"{address} is set in a {whose}, the pod of its lease lives"
     for owner in found.owners:
-        return f"container {printable(owner[:13])} lives, the owner of a lease"
-    return None
+        yield f"container {printable(owner[:13])} lives, the owner of a lease"

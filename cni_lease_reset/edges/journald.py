@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final, TextIO
 
 from ..core.events import Entry
-from ..core.model import LEASE_RESET
+from ..core.model import LEASE_RESET, UNIT
 from .node import Node
 
 SOCKET: Final = "/run/systemd/journal/socket"
@@ -55,6 +55,8 @@ def serialise(entry: Entry) -> bytes:
         ("PRIORITY", str(entry.priority)),
         ("SYSLOG_IDENTIFIER", LEASE_RESET),
         *entry.fields,
+        *(() if "CNI_REASON" in dict(entry.fields) else (("CNI_REASON", entry.reason),)),
+        ("OBJECT_SYSTEMD_UNIT", UNIT),  # a process that exits at once can lose its unit in `journalctl -u`: name it
     )
     return b"".join(_field(key.encode(), value.encode("utf-8", "backslashreplace")) for key, value in pairs)
 

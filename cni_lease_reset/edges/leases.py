@@ -1,7 +1,6 @@
 """host-local's leases, one file per address, and its lock. Source: containernetworking/plugins, ipam/host-local."""
 
 import errno
-import fcntl
 import fnmatch
 import os
 import socket
@@ -9,14 +8,17 @@ from contextlib import ExitStack
 from typing import Final
 
 from ..core.errors import describe, printable
-from ..core.findings import About, Lease, Network, Remark, Survey, Trouble
+from ..core.findings import Lease, MessageId, Network, Remark, Survey, Trouble
 from ..core.model import Config
 from . import durable
-from .lock import take
+from .lock import hold
 from .node import Node, utc
 
 # Errors of a lease itself, damaged or protected, and not of its network.
 OF_ONE_LEASE: Final = (errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES)
+# A link or a directory in place of a network or of its lock: the same at every boot.
+_NEVER_MENDS: Final = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
+BUSY: Final = "busy: another process holds host-local's lock"
 _NO_LOCKS: Final = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # what a file system says that has none
 _LIMIT: Final = 4096  # a lease is about 70 bytes; what is longer is no torn lease
 
@@ -28,7 +30,7 @@ class Hold(ExitStack):
         super().__init__()
         self._node, self._patience, self._create = node, patience, create
         self.networks: dict[str, int] = {}  # directories of which the lock is ours
-        self.failed: dict[str, OSError] = {}  # why it is not; ``BlockingIOError`` while a plugin holds it
+        self.failed: dict[str, Trouble] = {}  # why it is not
         self.remarks: list[Remark] = []
 
     def take(self, data: int, name: str) -> int | None:
@@ -40,7 +42,7 @@ class Hold(ExitStack):
                 self.networks[name] = network
                 self.push(stack.pop_all())
         except OSError as error:
-            self.failed[name] = error
+            self.failed[name] = _trouble(name, error)
         return self.networks.get(name)
 
     def _lock(self, network: int, name: str, stack: ExitStack) -> None:
@@ -55,16 +57,13 @@ class Hold(ExitStack):
             raise
         stack.callback(os.close, lock)
         try:
-            take(lock, self._patience)
+            hold(lock, stack, patience=self._patience, rehearsal=self._node.rehearsal)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            lacking = f"without host-local's lock, for its file system has none ({error.strerror})"  # nor has a plugin
-            self.remarks.append(Remark(About.IGNORED, f"Network {printable(name)} was dealt with {lacking}, ignoring"))
-        else:  # a close alone would leave it with a child that was forked meanwhile
-            stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
-            if self._node.rehearsal:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+            why = f"for its file system has none ({error.strerror})"  # nor has a plugin
+            text = f"Network {printable(name)} was dealt with without host-local's lock, {why}, ignoring"
+            self.remarks.append(Remark(MessageId.IGNORED, text))
 
 
 def survey(node: Node, config: Config, hold: Hold | None = None, *, dated: bool = True) -> Survey:
@@ -82,24 +81,28 @@ def survey(node: Node, config: Config, hold: Hold | None = None, *, dated: bool 
     networks = [each for each in found.values() if isinstance(each, Network)]
     return Survey(
         tuple(each for each in networks if each.name in listed),
-        tuple(each for each in networks if each.name not in listed and each.leases),
+        tuple(each for each in networks if each.name not in listed and each.found),
         tuple(each for each in found.values() if isinstance(each, Trouble) and each.network in listed),
     )
 
 
 def look(data: int, name: str, hold: Hold | None = None, *, dated: bool = True) -> Network | Trouble:
-    """Read one network and count its leases, by address family and state; unlocked where the lock cannot be had."""
+    """Read one network; unlocked where the lock cannot be had."""
     try:
         with ExitStack() as stack, durable.named(name):
             held = None if hold is None else hold.take(data, name)
-            found = _read(stack.enter_context(durable.opened(data, name)) if held is None else held, dated=dated)
-    except NotADirectoryError:  # that will not mend by itself
-        return Trouble(name, "not a directory (a symbolic link is not followed)", again=False)
+            network = stack.enter_context(durable.opened(data, name)) if held is None else held
+            return Network(name, _read(network, dated=dated))
     except OSError as error:
-        return Trouble(name, describe(error), again=True)
-    inet = [lease.torn for lease in found if ":" not in lease.address]
-    inet6 = [lease.torn for lease in found if ":" in lease.address]
-    return Network(name, len(inet), len(inet6), sum(inet), sum(inet6), found)
+        return _trouble(name, error)
+
+
+def _trouble(name: str, error: OSError) -> Trouble:
+    """Say why a network cannot be read or held, and whether that will mend by itself."""
+    why = BUSY if isinstance(error, BlockingIOError) else describe(error)
+    if isinstance(error, NotADirectoryError):
+        why = "not a directory (a symbolic link is not followed)"
+    return Trouble(name, why, again=error.errno not in _NEVER_MENDS)
 
 
 def _read(network: int, *, dated: bool) -> tuple[Lease, ...]:

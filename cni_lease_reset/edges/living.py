@@ -45,8 +45,8 @@ def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient:
 def look(node: Node, owners: Collection[str], addresses: Collection[str], sight: Sight) -> Living:
     """Say which owners and addresses of leases live."""
     proc = node.path("/proc")
-    if node.is_this_machine or os.path.isdir(f"{proc}/1"):  # below another root nobody may run at all
-        _doubt_hidden(sight, proc)
+    if (doubt := own_room(node, caged=True)) is not None:
+        sight.doubt("hidden", doubt)
     before = traces.gather(sight, node)
     found = namespaces.Addresses(sight, addresses)
     for process in traces.processes(sight, proc):
@@ -63,15 +63,6 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
     return Living(frozenset(known), found.found, tuple(dict.fromkeys(pods)), tuple(sight.doubts.values()))
 
 
-def _doubt_hidden(sight: Sight, proc: str) -> None:
-    """Doubt where we do not see all processes; PID 1 is there always, and its files are everybody's."""
-    for path in (f"{proc}/1/comm", f"{proc}/1/net/fib_trie"):
-        try:
-            content(path)
-        except OSError as error:
-            sight.doubt("hidden", _hidden(proc, error))
-
-
 def _hidden(proc: str, error: OSError) -> str:
     """Say that we do not see all, and what to do, by the options that /proc is mounted with. Source: proc(5)."""
     table = mountinfo.parse(os.fsdecode(Sight(caged=True).read(f"{proc}/self/mountinfo")))
@@ -85,14 +76,21 @@ def _hidden(proc: str, error: OSError) -> str:
     return f"the processes of this machine are hidden from us ({describe(error)}): {remedy}"
 
 
-def own_room(node: Node) -> str | None:
-    """Say why who lives on this machine cannot be told from here: in a container with its own /proc nobody is seen."""
-    if not node.is_this_machine and not os.path.isdir(node.path("/proc/1")):
+def own_room(node: Node, *, caged: bool = False) -> str | None:
+    """Say why who lives on this machine cannot be told from here: its processes are hidden from us.
+
+    In a container with its own /proc nobody is seen, too; ``caged`` does not ask for that.
+    """
+    proc = node.path("/proc")
+    if not node.is_this_machine and not os.path.isdir(f"{proc}/1"):
         return None  # nobody runs there
-    try:
-        name = os.fsdecode(content(node.path("/proc/1/comm")).strip())
+    try:  # PID 1 is there always, and its files are everybody's
+        name = os.fsdecode(content(f"{proc}/1/comm").strip())
+        content(f"{proc}/1/net/fib_trie")
     except OSError as error:
-        return _hidden(node.path("/proc"), error)
+        return _hidden(proc, error)
+    if caged:
+        return None
     if name != "systemd":
         return f"PID 1 is {printable(name, quoted=True)} and not systemd, as in a container: run on the node itself"
     if not os.path.isdir(node.path("/run/systemd/system")):

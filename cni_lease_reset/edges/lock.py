@@ -23,19 +23,13 @@ OF_SYSTEMD: Final = 2.0  # of it for D-Bus, and again for systemctl
 
 @contextmanager
 def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterator[None]:
-    """Lock the state directory against our other programs, waiting ``patience`` seconds.
-
-    Raises :class:`BusyError`, and ``OSError``.
-    """
+    """Lock the state directory, or wait for our other programs in vain. Raises :class:`BusyError` and ``OSError``."""
     directory = durable.directory(STATE_DIRECTORY, root=node.root, create=create and not node.rehearsal)
     with ExitStack() as stack:
         try:
             state = stack.enter_context(directory)
-            take(state, 0 if node.rehearsal else patience)
-            stack.callback(fcntl.flock, state, fcntl.LOCK_UN)  # a close would leave it with a child forked meanwhile
-            if node.rehearsal:
-                fcntl.flock(state, fcntl.LOCK_UN)  # it is only looked at
-            else:
+            hold(state, stack, patience=patience, rehearsal=node.rehearsal)
+            if not node.rehearsal:
                 with suppress(OSError):  # another user's, or on a broken disk: what is due comes first
                     os.fchmod(state, 0o711)  # who can open it can hold its lock; the files in it stay readable
         except BlockingIOError as error:
@@ -46,15 +40,18 @@ def only_one(node: Node, *, create: bool = False, patience: float = 0) -> Iterat
         yield
 
 
-def take(lock: int, patience: float) -> None:
-    """Lock an open file, waiting at most ``patience`` seconds. Raises ``BlockingIOError``."""
+def hold(lock: int, stack: ExitStack, *, patience: float, rehearsal: bool) -> None:
+    """Lock a file until the stack unwinds, or wait ``patience`` seconds in vain: ``BlockingIOError``."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        if not patience > 0:
+        if rehearsal or not patience > 0:
             raise
         with _within(patience):
             fcntl.flock(lock, fcntl.LOCK_EX)
+    stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a close would leave it with a child that was forked meanwhile
+    if rehearsal:
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @contextmanager

@@ -47,19 +47,15 @@ def read(node: Node) -> Reading:
     """Read the marker; an unreadable one is damaged, never absent. Raises ``OSError`` for its directory."""
     try:
         with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as directory:
-            return _read(directory)
+            try:
+                content, status = durable.read(NAME, _LIMIT, parent=directory)
+            except FileNotFoundError:
+                return NoMarker()
+            except OSError as error:
+                is_file = not isinstance(error, durable.NotAFileError)
+                return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
     except FileNotFoundError:
         return NoMarker()
-
-
-def _read(directory: int) -> Reading:
-    try:
-        content, status = durable.read(NAME, _LIMIT, parent=directory)
-    except FileNotFoundError:
-        return NoMarker()
-    except OSError as error:
-        is_file = not isinstance(error, durable.NotAFileError)
-        return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
     found = parse(content)
     return found._replace(written=status.st_mtime) if isinstance(found, Marker) else found
 

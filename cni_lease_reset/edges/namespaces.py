@@ -2,12 +2,12 @@
 
 import errno
 import os
-import socket
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
 from ..core.errors import printable
+from .leases import packed
 from .mountinfo import Mount, parse
 from .sight import Sight
 
@@ -27,7 +27,8 @@ class Addresses:
     def __init__(self, sight: Sight, wanted: Collection[str]) -> None:
         self.found: dict[str, int | None] = {}
         self._sight = sight
-        self._wanted = {address: _as_in_proc(address) for address in wanted}
+        # As they are spelled in if_inet6, and in fib_trie.
+        self._wanted = {each: packed(each).hex().encode() if ":" in each else each.encode() for each in wanted}
         self._keys = frozenset(self._wanted.values())
         self._seen: set[int] = set()  # inode numbers of fib_trie: one within a namespace, different between two
 
@@ -81,11 +82,6 @@ class Addresses:
                 hint = "run as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE" if denied else "another mount may cover it"
                 place = f"the network namespace mounted at {printable(mount.point, quoted=True)}"
                 self._sight.doubt("nsfs", f"{place} cannot be entered: {why.strerror} ({hint})", why)
-
-
-def _as_in_proc(address: str) -> bytes:
-    """Spell an address as fib_trie and if_inet6 do."""
-    return socket.inet_pton(socket.AF_INET6, address).hex().encode() if ":" in address else address.encode()
 
 
 def _enter(path: str, name: str) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Final, NamedTuple
 
-from ..core.findings import About, NetworkOutcome, Outcome, Remark, Result
+from ..core.findings import Counts, MessageId, Outcome, Remark, Result
 from ..core.model import BootId, Judgement, Verdict
 from . import durable
 from .node import RUNTIME_DIRECTORY, Node
@@ -41,18 +41,18 @@ def read(node: Node) -> Record:
         return Record(unread=error.strerror or str(error))
 
 
-def begin(node: Node, boot_id: BootId) -> OSError | None:
-    """Record that ``boot`` runs, whatever comes of it: a later one may find living pods. Returns why it cannot."""
+def write(node: Node, boot_id: BootId, outcome: Outcome | None = None) -> OSError | None:
+    """Record that ``boot`` runs, for a later one may find living pods, and then what came of it; or say why not."""
+    if node.rehearsal:
+        return None
+    record = {"boot_id": boot_id} if outcome is None else as_json(outcome)
+    directory = durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True)
     try:
-        _write(node, {"boot_id": boot_id})
+        with durable.named(node.path(f"{RUNTIME_DIRECTORY}/{_NAME}"), always=True), directory as run:
+            durable.replace(run, _NAME, json.dumps(record, indent=1).encode() + b"\n")
     except OSError as error:
         return error
     return None
-
-
-def finish(node: Node, outcome: Outcome) -> None:
-    """Record what came of it. Raises ``OSError``."""
-    _write(node, as_json(outcome))
 
 
 def first_time(node: Node, what: str) -> bool:
@@ -65,14 +65,6 @@ def first_time(node: Node, what: str) -> bool:
     return True
 
 
-def _write(node: Node, record: dict[str, object]) -> None:
-    if node.rehearsal:
-        return
-    directory = durable.directory(RUNTIME_DIRECTORY, root=node.root, create=True)
-    with durable.named(node.path(f"{RUNTIME_DIRECTORY}/{_NAME}"), always=True), directory as run:
-        durable.replace(run, _NAME, json.dumps(record, indent=1).encode() + b"\n")
-
-
 def as_json(outcome: Outcome) -> dict[str, object]:
     """An outcome as ``status --json`` shows it."""
     return {
@@ -83,34 +75,29 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "result": outcome.result,
         "reason": outcome.why,
         "reset": outcome.reset,
-        "leases": _counts(outcome.total),
-        "networks": [{"name": each.name, **_counts(each)} for each in outcome.networks],
+        "leases": outcome.total._asdict(),
+        "networks": [{"name": name, **its._asdict()} for name, its in outcome.networks.items()],
         "not_configured": [{"name": name, "leases": leases} for name, leases in outcome.unlisted],
-        "remarks": [{"about": about, "text": text} for about, text in outcome.remarks],
+        "remarks": [{"about": about.name.lower().replace("_", "-"), "text": text} for about, text in outcome.remarks],
         "usec": outcome.usec,
     }
 
 
-def _counts(of: NetworkOutcome) -> dict[str, int]:
-    return {"found": of.found, "cleared": of.cleared, "kept": of.kept, "torn": of.torn}
-
-
 def parse(content: bytes) -> Record:
-    """Read a record that :func:`begin` or :func:`finish` wrote."""
+    """Read a record that :func:`write` wrote."""
     try:
         record = json.loads(content)
         if record.keys() == {"boot_id"}:
             return Record(BootId(record["boot_id"]))
-        networks = record["networks"]
         outcome = Outcome(
             record["boot_id"],
             Judgement(Verdict(record["verdict"]), record["verdict_reason"], record["previous_boot_id"]),
             Result(record["result"]),
             record["reason"],
             record["reset"],
-            tuple(NetworkOutcome(each["name"], each["found"], each["cleared"], each["torn"]) for each in networks),
+            {each["name"]: Counts(*(each[key] for key in Counts._fields)) for each in record["networks"]},
             tuple((each["name"], each["leases"]) for each in record["not_configured"]),
-            tuple(Remark(About(each["about"]), each["text"]) for each in record["remarks"]),
+            tuple(Remark(MessageId[it["about"].upper().replace("-", "_")], it["text"]) for it in record["remarks"]),
             record["usec"],
         )
         return Record(outcome.boot_id, outcome)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ..core.errors import describe
-from ..core.findings import About, Remark
+from ..core.findings import MessageId, Remark
 from ..core.model import BootId, Config
 from . import durable
 from .node import Node, set_aside_directory
@@ -23,11 +23,10 @@ MOST_REMOVED: Final = 1000  # files a boot: old evidence must not hold it up
 class Shelf:
     """The folder of one reset, made when the first lease goes there: nothing to set aside makes no reset."""
 
-    def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str) -> None:
+    def __init__(self, node: Node, config: Config, boot_id: BootId, reason: str, remarks: list[Remark]) -> None:
         self.node, self.config = node, config
-        self._boot_id, self._reason = boot_id, reason
+        self._boot_id, self._reason, self._remarks = boot_id, reason, remarks
         self.name: str | None = None
-        self.remarks: tuple[Remark, ...] = ()
 
     def folder(self, network: str, stack: ExitStack) -> int | None:
         """Make a network's folder and return its descriptor, closed with the stack; none in a rehearsal."""
@@ -52,7 +51,7 @@ class Shelf:
                 file.write(f"{self._reason}{_DATA_DIR}{self.config.data_dir}\n".encode(errors="replace"))
         except OSError as error:
             text = f"The reason of reset {name} cannot be kept: {describe(error)}, ignoring"
-            self.remarks = (Remark(About.IGNORED, text),)
+            self._remarks.append(Remark(MessageId.IGNORED, text))
         return name
 
 
@@ -105,7 +104,7 @@ def of_failed(failed: Sequence[OSError]) -> tuple[Remark, ...]:
     if not failed:
         return ()
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return (Remark(About.IGNORED, f"Old resets cannot be removed: {describe(failed[0])}{more}, ignoring"),)
+    return (Remark(MessageId.IGNORED, f"Old resets cannot be removed: {describe(failed[0])}{more}, ignoring"),)
 
 
 def outdated(found: Sequence[str], boots: int) -> list[str]:

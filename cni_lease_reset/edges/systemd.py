@@ -44,10 +44,6 @@ class Manager:
         """Tell whether the system shuts down."""
         return None, None
 
-    def show(self, properties: str, *units: str) -> list[dict[str, str]]:  # noqa: ARG002  nobody can tell
-        """Tell properties of each unit. Raises :class:`NoAnswerError`."""
-        raise NoAnswerError("there is no systemd")
-
 
 class Systemd(Manager):
     """The systemd of this machine."""
@@ -76,10 +72,6 @@ class Systemd(Manager):
         """Before systemd 246 the state could still say "starting": a job on shutdown.target is the other sign."""
         runtime, remark = self.runtime(["shutdown.target"], seconds=OF_SYSTEMD)
         return None if runtime is None else runtime.stopping or runtime.units[0].has_job, remark
-
-    def show(self, properties: str, *units: str) -> list[dict[str, str]]:
-        """Ask systemctl alone: a person waits, and not a boot; systemd loads the units if need be."""
-        return _systemctl(properties, *units, seconds=SYSTEMD)
 
 
 def _over_dbus(units: Sequence[str]) -> _Told:
@@ -124,8 +116,6 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
     command = [_SYSTEMCTL, "show", f"--property={properties}", "--", *units]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
-    except FileNotFoundError as error:
-        raise NoAnswerError(f"there is no {_SYSTEMCTL}") from error
     except subprocess.TimeoutExpired as error:
         raise NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
@@ -139,13 +129,8 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
 def _through_systemctl(units: Sequence[str], seconds: float) -> _Told:
     """Ask twice, for at most so many seconds each."""
     state = _systemctl("SystemState", seconds=seconds)[0].get("SystemState", "")
-    found, shown = [], [dict[str, str]()] * len(units)
-    try:
-        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds)
-    except NoAnswerError:
-        if state != "stopping":  # where it is, that alone is an answer
-            raise
-    for each in shown:
+    found = []
+    for each in _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds):
         has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")
         found.append((each.get("ActiveState", "unknown"), each.get("LoadState") == "loaded", has_run, has_job))
     return state, found

@@ -7,10 +7,9 @@ from reported import done, gathered
 
 from cni_lease_reset.commands import attention, status
 from cni_lease_reset.commands.pools import Pool
-from cni_lease_reset.core.findings import About, Network, Outcome, Remark, Result
+from cni_lease_reset.core.findings import MessageId, Network, Outcome, Remark, Result
 from cni_lease_reset.core.model import UNIT, BootId, Config, Judgement, Marker, State, Verdict
 from cni_lease_reset.edges import record
-from cni_lease_reset.edges.systemd import Manager
 
 NOT_JUDGED = "this boot was not judged. Reboot when it suits you, or at once: cni-lease-reset recover"
 NO_MARK = (
@@ -45,7 +44,7 @@ def test_a_pending_reset_is_told(tree: Tree, state: str | None, boot_id: str, ju
 
 def test_what_another_boot_could_not_do_says_nothing_of_this_one(tree: Tree) -> None:
     judgement = Judgement(Verdict.UNCLEAN, "the last boot never got to mark its shutdown as clean", OTHER)
-    record.finish(tree.node, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
+    record.write(tree.node, OTHER, Outcome(OTHER, judgement, Result.REFUSED, "k3s.service is active, pods may live"))
     tree.mark("running", THIS)
     assert gathered(tree).pending is None
 
@@ -58,7 +57,7 @@ def test_where_the_boot_id_cannot_be_read_nothing_is_said_of_another_boot() -> N
 @pytest.mark.parametrize(("leases", "told"), [(8, 0), (9, 1), (10, 1)])
 def test_ninety_percent_of_a_pool_are_told(leases: int, told: int) -> None:
     pool = Pool("ipv4", 10, leases, "10.52.0.1-10.52.0.11")
-    assert len(list(attention.of_pools(Network("k8s-pod-network", leases), None, (pool,), Config()))) == told
+    assert len(list(attention.of_pools(Network("k8s-pod-network"), None, (pool,), Config()))) == told
 
 
 def test_a_boot_that_was_refused_leaves_a_reset_pending(tree: Tree) -> None:
@@ -88,8 +87,8 @@ def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
 @pytest.mark.parametrize(
     "lasting",
     [
-        Remark(About.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
-        Remark(About.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
+        Remark(MessageId.MARKER_STUCK, "The clean mark cannot be used up: it is stuck"),
+        Remark(MessageId.NO_RUNTIME, "No unit of runtime_units is on this node (k3s.service)"),
     ],
     ids=lambda remark: remark.about,
 )
@@ -97,7 +96,7 @@ def test_what_boot_said_of_the_node_stays_in_sight(tree: Tree, lasting: Remark) 
     done(tree)
     outcome = record.read(tree.node).outcome
     assert outcome is not None
-    record.finish(tree.node, outcome._replace(remarks=(Remark(About.IGNORED, "less"), lasting)))
+    record.write(tree.node, outcome.boot_id, outcome._replace(remarks=(Remark(MessageId.IGNORED, "less"), lasting)))
     assert gathered(tree).attention == (lasting.text,)
 
 
@@ -164,18 +163,6 @@ def test_leases_of_another_subnet_fill_no_pool(tree: Tree) -> None:
     for number in range(2, 252):
         tree.lease(f"10.{51 + number % 2}.0.{number}")
     assert gathered(tree).attention == ()
-
-
-def test_a_unit_that_may_start_before_us_needs_attention(tree: Tree) -> None:
-    class Ordered(Manager):
-        def show(self, properties: str, *units: str) -> list[dict[str, str]]:
-            assert (properties, units[0], units[4]) == ("Before,Id", UNIT, "k3s-agent.service")
-            before = " ".join(unit for unit in units[1:] if unit != units[4])
-            return [{"Before": before}, *({"Id": unit} for unit in units[1:])]
-
-    done(tree)
-    said = f"k3s-agent.service may start before us. Order it: systemctl edit {UNIT}, [Unit] Before=k3s-agent.service"
-    assert status.gather(tree.node, Ordered()).attention == (said,)
 
 
 def test_a_marker_that_a_boot_loses_needs_attention(tree: Tree) -> None:

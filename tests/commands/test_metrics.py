@@ -172,7 +172,7 @@ def test_whether_this_boot_was_judged_is_told_by_its_id(tree: Tree) -> None:
     assert judged() == ["1"]
     (tree.root / "proc/sys/kernel/random/boot_id").write_text(f"{OTHER}\n")
     assert judged() == ["0"]
-    record.begin(tree.node, OTHER)
+    record.write(tree.node, OTHER)
     assert judged() == ["0"]
 
 

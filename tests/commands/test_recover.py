@@ -19,8 +19,7 @@ from cni_lease_reset import cli
 from cni_lease_reset.commands import recover as recovery
 from cni_lease_reset.commands.fate import Fate
 from cni_lease_reset.core.errors import InputOutputError
-from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.findings import Survey
+from cni_lease_reset.core.findings import MessageId, Survey
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import durable, leases, lock
 from cni_lease_reset.edges.lock import only_one

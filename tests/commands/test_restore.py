@@ -11,7 +11,7 @@ from cni_lease_reset import cli, service
 from cni_lease_reset.commands import recover, restore
 from cni_lease_reset.commands.fate import Fate
 from cni_lease_reset.core.errors import BusyError, InputOutputError, RefusedError, UsageError
-from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.findings import MessageId
 from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges import lock
 from cni_lease_reset.edges.lock import only_one

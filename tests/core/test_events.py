@@ -4,7 +4,7 @@ import re
 
 from conftest import TOP
 
-from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.findings import MessageId
 
 CATALOG = TOP / "packaging/systemd/cni-lease-reset.catalog"
 

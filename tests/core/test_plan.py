@@ -4,15 +4,21 @@ import pytest
 from conftest import THIS
 from truth_table import ROWS
 
-from cni_lease_reset.core.findings import Network
+from cni_lease_reset.core.findings import Lease, Network
 from cni_lease_reset.core.model import ClearWhen, Config, Judgement, Reading, Verdict
 from cni_lease_reset.core.plan import draw_up
 from cni_lease_reset.core.verdict import judge
 
-HEALTHY = Network("healthy", inet=110)
-TORN = Network("torn", inet=112, torn_inet=2)
-CROWDED = Network("crowded", inet=111)
-CROWDED6 = Network("crowded6", inet6=111)
+
+def network(name: str, prefix: str, number: int, *, torn: int = 0) -> Network:
+    """Make a network of so many leases of one family, and so many torn ones beside them."""
+    return Network(name, tuple(Lease(f"{prefix}{each}", None, torn=each >= number) for each in range(number + torn)))
+
+
+HEALTHY = network("healthy", "10.52.0.", 110)
+TORN = network("torn", "10.52.0.", 110, torn=2)
+CROWDED = network("crowded", "10.52.0.", 111)
+CROWDED6 = network("crowded6", "fd00::", 111)
 EMPTY = Network("empty")
 ALL = (HEALTHY, TORN, CROWDED, CROWDED6, EMPTY)
 EVERY = dict.fromkeys(("healthy", "torn", "crowded", "crowded6"), False)

@@ -7,7 +7,7 @@ import pytest
 from conftest import SANDBOX, Kept, Systemd, Tree, boot
 from machine import NOBODY, SETUID, Machine
 
-from cni_lease_reset.core.findings import About, Lease
+from cni_lease_reset.core.findings import Lease, MessageId
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import guard
 from cni_lease_reset.edges.living import CONTAINERD
@@ -69,9 +69,9 @@ def test_a_containerd_that_answers_has_pods_whatever_its_unit_is_called(listenin
     with socket.socket(socket.AF_UNIX) as containerd:
         containerd.bind(f".{CONTAINERD}")
         containerd.listen()
-        why, _ = guard.refusal(listening, Config(), Systemd(), DUE)
+        why = guard.refusal(listening, Config(), Systemd(), [], DUE)
     assert why == f"a containerd answers at '{K3S_SOCKET}', pods may live{ORDER}its unit (and add it to runtime_units)"
-    assert guard.refusal(listening, Config(), Systemd(), DUE)[0] is None, "a socket that it left behind is nobody"
+    assert guard.refusal(listening, Config(), Systemd(), [], DUE) is None, "a socket that it left behind is nobody"
 
 
 @pytest.mark.parametrize("name", ["cni-1", "0c3a3a6e-8d5f-1b2c-0123-456789abcdef"])
@@ -158,7 +158,7 @@ def test_a_doubt_is_a_remark_where_the_runtime_never_ran_and_this_is_the_boot(
     outcome = boot(tree, journal)
     assert outcome.result == "cleared"
     [remark] = outcome.remarks
-    assert remark.about is About.IGNORED
+    assert remark.about is MessageId.IGNORED
     assert remark.text.startswith("the processes of this machine are hidden from us (")
     assert remark.text.endswith("; the runtime never ran, ignoring")
 
@@ -189,7 +189,7 @@ def test_who_is_seen_beside_a_doubt_lives(tree: Tree, machine: Machine, journal:
 
 def test_where_no_unit_of_the_runtime_is_known_it_is_said(tree: Tree, machine: Machine, journal: Kept) -> None:
     outcome = boot(tree, journal, Systemd(exists=False))
-    assert (outcome.result, [remark.about for remark in outcome.remarks]) == ("cleared", [About.NO_RUNTIME])
+    assert (outcome.result, [remark.about for remark in outcome.remarks]) == ("cleared", [MessageId.NO_RUNTIME])
     assert outcome.remarks[0].text == (
         "No unit of runtime_units is on this node (rke2-server.service, rke2-agent.service, k3s.service, "
         "k3s-agent.service, kubelet.service); if its runtime has another name, add that"

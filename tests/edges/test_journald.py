@@ -40,6 +40,8 @@ def test_an_entry_reaches_a_real_socket_with_all_its_fields(tmp_path: Path) -> N
         "PRIORITY": "5",
         "SYSLOG_IDENTIFIER": "cni-lease-reset",
         "CNI_VERDICT": "unclean",
+        "CNI_REASON": "two\nlines",
+        "OBJECT_SYSTEMD_UNIT": "cni-lease-reset.service",
     }
 
 

@@ -15,7 +15,7 @@ from reported import done, gathered
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover, restore
-from cni_lease_reset.core import events
+from cni_lease_reset.core import findings
 from cni_lease_reset.core.findings import Lease
 from cni_lease_reset.core.model import Config
 from cni_lease_reset.edges import durable, leases
@@ -78,7 +78,7 @@ def test_a_lock_that_is_no_file_is_skipped(tree: Tree, journal: Kept, lock: str)
     tree.lease("10.52.0.2")
     misplaced(tree, lock)
     boot(tree, journal)
-    assert journal.entries[0].message_id == events.MessageId.NETWORK_SKIPPED
+    assert journal.entries[0].message_id == findings.MessageId.NETWORK_SKIPPED
     assert journal.entries[0].message.startswith("Network k8s-pod-network is skipped: 'lock': ")
     said = "Unclean shutdown: nothing set aside (k8s-pod-network due and skipped), 1 lease kept."
     assert (journal.entries[1].message, journal.entries[1].priority) == (said, 5)
@@ -263,7 +263,7 @@ def test_a_lease_that_a_del_removes_meanwhile_is_left_out(tree: Tree, monkeypatc
         return real(parent, name, limit)
 
     monkeypatch.setattr(durable, "content", content)
-    assert leases.survey(tree.node, Config()).networks[0].leases == 1
+    assert len(leases.survey(tree.node, Config()).networks[0].found) == 1
 
 
 @pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EPERM, errno.EACCES])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_lease_reset import service
-from cni_lease_reset.core import events
+from cni_lease_reset.core import findings
 from cni_lease_reset.core.model import DamagedMarker, Marker, NoMarker, State
 from cni_lease_reset.edges import durable, marker, record
 
@@ -215,7 +215,7 @@ def test_a_marker_that_must_stay_is_an_error_of_its_own(
     failing("rename", monkeypatch, lambda _arguments: True, errno.EROFS)
     service.boot(tree.node, Systemd(), journal)
     stuck = journal.entries[0]
-    assert (stuck.message_id, stuck.priority) == (events.MessageId.MARKER_STUCK, 3)
+    assert (stuck.message_id, stuck.priority) == (findings.MessageId.MARKER_STUCK, 3)
     assert stuck.message == "The marker of an earlier boot cannot be removed: 'marker': Read-only file system"
 
 

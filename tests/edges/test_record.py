@@ -10,8 +10,10 @@ from reported import gathered, shown
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import display
+from cni_lease_reset.core.findings import Outcome
 from cni_lease_reset.core.model import BootId
 from cni_lease_reset.edges import record
+from cni_lease_reset.edges.node import Node
 
 RECORDS = [b"", b"[]", b"{}", b'{"boot_id": 1, "x": 2}', b"\xff", b"[" * 100_000, b'{"boot_id": "x", "verdict": "odd"}']
 
@@ -61,10 +63,10 @@ def test_a_run_directory_that_cannot_be_written_sets_nothing_aside(tree: Tree, j
 
 
 def test_an_outcome_that_cannot_be_kept_is_told(tree: Tree, journal: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "boot.new")
+    def refuse(_node: Node, _boot_id: BootId, outcome: Outcome | None = None) -> OSError | None:
+        return None if outcome is None else OSError(errno.ENOSPC, "No space left on device", "boot.new")
 
-    monkeypatch.setattr(record, "finish", refuse)
+    monkeypatch.setattr(record, "write", refuse)
     assert service.boot(tree.node, Systemd(), journal).result == "nothing-due"
     assert "cannot be kept for status: 'boot.new': No space left on device, ignoring" in journal.entries[0].message
 

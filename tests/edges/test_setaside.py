@@ -16,8 +16,7 @@ from programs import command
 from reported import gathered
 
 from cni_lease_reset import service
-from cni_lease_reset.core.events import MessageId
-from cni_lease_reset.core.findings import About
+from cni_lease_reset.core.findings import MessageId
 from cni_lease_reset.edges.systemd import Runtime
 
 
@@ -257,7 +256,7 @@ def test_a_lease_that_is_all_there_is_fails_nobody(
     failing("rename", monkeypatch, lambda arguments: arguments[0] == "10.52.0.2", code)
     outcome = boot(tree, journal)
     assert outcome.result != "failed"
-    assert [remark.about for remark in outcome.remarks] == [About.LEASE_STUCK]
+    assert [remark.about for remark in outcome.remarks] == [MessageId.LEASE_STUCK]
 
 
 @pytest.fixture

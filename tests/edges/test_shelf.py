@@ -9,7 +9,7 @@ from conftest import NEXT, OTHER, THIS, Kept, Systemd, Tree, boot, failing
 
 from cni_lease_reset import service
 from cni_lease_reset.commands import recover
-from cni_lease_reset.core.events import MessageId
+from cni_lease_reset.core.findings import MessageId
 from cni_lease_reset.core.model import BootId, Config
 from cni_lease_reset.edges import durable, shelf
 

@@ -179,7 +179,7 @@ def did_not_run(above: Path) -> tuple[Sequence[Node], dict[int, list[Fired]]]:
     a.next_kernel(NEXT)
     a.up_for(1)
     (c.root / "proc/sys/kernel/random/boot_id").write_text(f"{NEXT}\n")  # and its /run is that of the boot before
-    record.begin(d.node, THIS)  # began, and did not end
+    record.write(d.node, THIS)  # began, and did not end
     e.mark("running", OTHER)  # nothing of ours ran
     for node in (a, b, c):
         node.scraped(30, {"node_boot_time_seconds": 1_795_200_000})
