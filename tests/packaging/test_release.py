@@ -1,5 +1,6 @@
 """``make release``: only from a clean tree whose versions agree, and then everything with its checksum."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -69,6 +70,13 @@ def test_a_changelog_of_another_version_is_refused(checkout: Path) -> None:
     path.write_text(path.read_text().replace(f"## {__version__}", "## 9.9.9"))
     commit(checkout)
     assert refused(checkout) == f"release: CHANGELOG.md says 9.9.9, and cni_lease_reset says {__version__}\n"
+
+
+def test_a_spec_of_another_version_is_refused(checkout: Path) -> None:
+    path = checkout / "packaging/rpm/cni-lease-reset.spec"
+    path.write_text(re.sub("^Version: .*", "Version: 9.9.9", path.read_text(), flags=re.MULTILINE))
+    commit(checkout)
+    assert refused(checkout) == f"release: the RPM's spec says 9.9.9, and cni_lease_reset says {__version__}\n"
 
 
 def test_a_tag_of_another_version_is_refused(checkout: Path) -> None:
