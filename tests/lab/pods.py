@@ -20,6 +20,7 @@ SUITE: Final = ("forky", "containerd,runc,containernetworking-plugins,python3-gr
 RUNTIME: Final = "k3s-node.service"
 TASKS: Final = "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io"
 _LAB: Final = "usr/lib/lab"
+_WAITS: Final = "containerd-shim-waits-v1"
 _CTR: Final = "ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io"
 _AN_HOUR: Final = 3600
 # A pod's only process. It needs no library and no file, as Kubernetes' own pause image does not.
@@ -32,6 +33,7 @@ def install_containerd(layer: Path, image: str) -> None:
     for name, place in (
         (RUNTIME, f"usr/lib/systemd/system/{RUNTIME}"),
         ("10-pods.conflist", "etc/cni/net.d/10-pods.conflist"),
+        (_WAITS, f"usr/bin/{_WAITS}"),
         *((name, f"{_LAB}/{name}") for name in ("containerd.toml", "container.json", "runc", "cri")),
     ):
         (layer / place).parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +79,17 @@ class PodNode(Node):
     def pod(self, name: str) -> Pod:
         """Start a pod; its lease is an hour old at once."""
         sandbox = self.cri("RunPodSandbox", name)
-        (lease,) = (path for path in self.leases_of_pods() if path.read_bytes().startswith(sandbox.encode()))
-        an_hour_ago = time.time() - _AN_HOUR
-        os.utime(lease, (an_hour_ago, an_hour_ago))
+        (address,) = (lease.address for lease in self.old_leases() if lease.owner == sandbox)
         (shim,) = (path.parent.name for path in (self.root / "proc").glob("[0-9]*/cmdline") if _is_shim(path, sandbox))
         pause = (self.root / TASKS / sandbox / "init.pid").read_text()
-        return Pod(sandbox, lease.name, int(shim), int(pause))
+        return Pod(sandbox, address, int(shim), int(pause))
+
+    def waiting_pod(self, name: str) -> Lease:
+        """Let a pod be started by a shim that takes its time, and return its lease."""
+        self.run(f"mkfifo /run/lab/shim-waits; /{_LAB}/cri RunPodSandbox {name} waits >/run/lab/{name} 2>&1 &")
+        self.run("timeout 60 cat /run/lab/shim-waits")
+        (lease,) = self.old_leases()
+        return lease
 
     def container(self, pod: Pod, name: str) -> int:
         """Start a container in a pod, and return its process."""
@@ -96,12 +103,17 @@ class PodNode(Node):
         """Kill a process, and wait until it is gone."""
         self.run(f"kill -9 {process}; timeout 60 tail --pid={process} --sleep-interval=0.01 --follow /dev/null")
 
-    def leases_of_pods(self) -> tuple[Path, ...]:
-        return tuple((self.root / LEASES).glob("10.*"))
+    def old_leases(self) -> tuple[Lease, ...]:
+        """Let all leases be an hour old, and return them."""
+        found = tuple((self.root / LEASES).glob("10.*"))
+        an_hour_ago = time.time() - _AN_HOUR
+        for path in found:
+            os.utime(path, (an_hour_ago, an_hour_ago))
+        return tuple(Lease(path.name, path.read_text().splitlines()[0], torn=False) for path in found)
 
-    def whose(self, pod: Pod, *, caged: bool = False) -> Living:
+    def whose(self, lease: Lease, *, caged: bool = False) -> Living:
         """Who lives, by our program."""
-        return living.whose(self.seen, (pod.lease,), caged=caged)
+        return living.whose(self.seen, (lease,), caged=caged)
 
     def status(self) -> tuple[int, int]:
         """How many leases live, and how many leaked, by our status."""
