@@ -16,7 +16,7 @@ from cni_lease_reset.edges.node import Node as Seen
 
 from .node import HERE, LEASES, OVERRIDE, RKE2, UNIT, Node, install
 
-SUITE: Final = ("forky", "containerd,runc,containernetworking-plugins,python3-grpcio")  # containerd 2.1, as RKE2 ships
+SUITE: Final = ("forky", "containerd,runc,containernetworking-plugins,python3-grpcio")  # containerd 2, as in RKE2
 RUNTIME: Final = "k3s-node.service"
 TASKS: Final = "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io"
 _LAB: Final = "usr/lib/lab"

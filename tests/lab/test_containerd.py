@@ -1,4 +1,4 @@
-"""Who lives beside a real containerd 2.1: real sandboxes, shims, network namespaces and leases, and what is left of them.
+"""Who lives beside a real containerd 2: real sandboxes, shims, network namespaces and leases, and what is left of them.
 
 Its unit is one that our configuration does not know, so that nothing but the look at who lives keeps a lease.
 """
@@ -16,7 +16,7 @@ from cni_lease_reset.edges.living import CONTAINERD, answers
 
 from .conftest import make_image
 from .machine import copy
-from .node import LEASES, OVERRIDE, UNIT
+from .node import LEASES, UNIT
 from .pods import RUNTIME, SUITE, TASKS, Pod, PodNode, install_containerd
 
 CONTAINER: Final = "c0" * 32
@@ -202,17 +202,19 @@ def test_what_containerd_leaves_of_a_pod_that_died_is_its_namespace(node: PodNod
     assert node.whose(other.lease).owners == {other.sandbox}
 
 
-def test_after_a_power_cut_leases_go_and_those_of_new_pods_stay(node: PodNode, pod: Pod) -> None:
+def test_after_a_power_cut_leases_go_and_those_of_new_pods_stay(node: PodNode) -> None:
+    assert node.boot()["CNI_LEASES_FOUND"] == "0"
+    node.run(f"systemctl start {RUNTIME}")
+    old = node.pod("old")
     node.crash()
-    (node.root / OVERRIDE).unlink()  # our unit is there from now on
+
     node.start()
     (told,) = node.verdicts()
-    assert (told["CNI_VERDICT"], told["CNI_LEASES_CLEARED"]) == ("unknown", "1"), told["MESSAGE"]
+    assert (told["CNI_VERDICT"], told["CNI_LEASES_CLEARED"]) == ("unclean", "1"), told["MESSAGE"]
     assert node.leases() == frozenset()
-
     node.run(f"systemctl start {RUNTIME}")
     new = node.pod("new")
-    node.cri("StopPodSandbox", pod.sandbox)  # as kubelet does with what it finds
+    node.cri("StopPodSandbox", old.sandbox)  # as kubelet does with what it finds
     node.run(f"systemctl restart {UNIT}")
     _, told = node.verdicts()
     assert told["CNI_VERDICT"] == "same-boot"
