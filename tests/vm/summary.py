@@ -22,7 +22,7 @@ class Result(TypedDict):
 
     commit: str
     minutes: float
-    rows: list[list[str]]
+    rows: list[str]  # as the table has them
     figures: list[str]
 
 
@@ -46,13 +46,13 @@ class Row(NamedTuple):
         """The row as one worker tells it to another process."""
         return json.dumps(self)
 
-    def cells(self) -> tuple[str, ...]:
-        """The row as text."""
+    def cells(self) -> str:
+        """The row as the table has it."""
         found, aside, kept = (
             str(sum(getattr(each, name) for each in self.verdicts)) for name in ("found", "cleared", "kept")
         )
         words = ", ".join(_counted([each.verdict for each in self.verdicts])) or "none"
-        return (self.scenario, str(self.boots), words, found, aside, kept, self.result)
+        return " | ".join((self.scenario, str(self.boots), words, found, aside, kept, self.result))
 
 
 def from_json(text: str) -> Row:
@@ -75,17 +75,15 @@ def _counted(words: list[str]) -> list[str]:
 def result(rows: list[Row], *, commit: str, seconds: float) -> Result:
     """What is kept of a test."""
     figures = [f"{row.scenario}: {figure}" for row in rows for figure in row.figures]
-    return Result(
-        commit=commit, minutes=round(seconds / 60, 1), rows=[list(row.cells()) for row in rows], figures=figures
-    )
+    return Result(commit=commit, minutes=round(seconds / 60, 1), rows=[row.cells() for row in rows], figures=figures)
 
 
-_HEAD: Final = ("scenario", "boots", "verdicts", "found", "set aside", "kept", "result")
+_HEAD: Final = "scenario | boots | verdicts | found | set aside | kept | result"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], figures: list[str]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def _table(head: str, rows: list[str], figures: list[str]) -> str:
+    lines = [head, re.sub(r"[^|]+", " --- ", head).strip(), *rows]
+    table = "".join(f"| {cells} |\n" for cells in lines)
     told = "".join(f"- {figure}\n" for figure in figures)
     return f"{table}\nMeasured, in the guests' time:\n\n{told}" if told else table
 
@@ -129,8 +127,8 @@ def _section(suite: str, results: Suite) -> str:
     tests = results["tests"].values()
     if not tests:
         return ""
-    rows = [(*cells, each["commit"]) for each in tests for cells in each["rows"]]
+    rows = [f"{cells} | {each['commit']}" for each in tests for cells in each["rows"]]
     minutes = sum(each["minutes"] for each in tests)
-    about = f"{results['machine']}. {len(rows)} scenarios in {len(tests)} tests, {minutes:.0f} minutes one by one."
-    table = _table((*_HEAD, "commit"), rows, [figure for each in tests for figure in each["figures"]])
+    about = f"{results['machine']}. {len(rows)} scenarios, {minutes:.0f} minutes one after another."
+    table = _table(f"{_HEAD} | commit", rows, [figure for each in tests for figure in each["figures"]])
     return f"## {suite}\n\n{about}\n\n{table}"
