@@ -49,9 +49,9 @@ rollout: $(READY) ## Write what installs both packages on all nodes of a cluster
 release: $(READY) ## Build deb, rpm, rollout and their checksums into dist/, from a clean tree whose versions agree
 	@tools/release
 
-vm-test: $(READY) ## Cut the power of virtual machines (SET=core|all, ONLY=name)
+vm-test: $(READY) ## Cut the power of virtual machines (SUITE=bookworm|trixie|forky, SET=core|all, ONLY=name)
 	@tools/system-packages vm-test
-	@PYTHON="$(CURDIR)/$(RUN)/python" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
+	@PYTHON="$(CURDIR)/$(RUN)/python" SUITE="$(SUITE)" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
 
 fault-test: $(READY) ## Crash, break and fuzz it at length, and write docs/RELIABILITY.md
 	@FAULT_TEST_LONG=1 $(RUN)/pytest -q tests/faults

@@ -123,8 +123,9 @@ def imports(text: str) -> str:
 
 
 def booting(results: Path) -> str:
-    """The figures of the last full run of the virtual machines' tests, those of test_boot_order.py."""
-    lines = results.read_text().splitlines() if results.exists() else []
+    """The figures of the virtual machines' tests on trixie, those of test_boot_order.py."""
+    page = results.read_text() if results.exists() else ""
+    lines = page.partition("## trixie\n")[2].partition("\n## ")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith("- boot order")) or "(not run yet)"
 
 

@@ -21,15 +21,20 @@ unshare --pid --fork --cgroup --net --uts --ipc true
 """
 
 
-@pytest.fixture(scope="session")
-def image() -> str:
-    """The root that is below each disk, made once and kept."""
+def make_image(*arguments: str) -> str:
+    """Make what lies below disks, once, and return where it is kept."""
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _TRIAL]
     tried = subprocess.run(command, text=True, capture_output=True, check=False)
     if tried.returncode:
         pytest.skip(f"{NO_LAB}: {tried.stderr.strip()}")
     tool("mmdebstrap")
-    return subprocess.run([HERE / "image"], text=True, stdout=subprocess.PIPE, check=True).stdout.strip()
+    return subprocess.run([HERE / "image", *arguments], text=True, stdout=subprocess.PIPE, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The root that is below each disk, but of machines that need more."""
+    return make_image()
 
 
 @pytest.fixture(scope="session")

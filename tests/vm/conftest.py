@@ -3,10 +3,8 @@
 import fcntl
 import hashlib
 import os
-import platform
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,13 +12,17 @@ from pathlib import Path
 import pytest
 import summary
 from machine import Image
-from node import PATIENCE, UNIT, Node
+from node import DEB, PATIENCE, PATIENT, Node
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 CACHE = CHECKOUT / ".cache/vm"
+SUITE = os.environ.get("SUITE") or "trixie"
 ROWS: list[summary.Row] = []  # of the test that runs
 ALL: list[summary.Row] = []  # of all tests of all workers
+TOOK: dict[str, float] = {}  # seconds, by test
+FAILED: set[str] = set()  # tests
+PASSED: dict[str, summary.Result] = {}
 NODES: list[Node] = []  # those that run now
 NewNode = Callable[..., Node]
 
@@ -46,22 +48,33 @@ def bare() -> Image:
     """A Debian with everything but the product."""
     with locked("image", fcntl.LOCK_EX):
         built = subprocess.run([HERE / "image"], check=True, stdout=subprocess.PIPE, text=True)
-    folder = Path(built.stdout.splitlines()[-1])
+        folder = Path(built.stdout.splitlines()[-1])
+        (CACHE / f"{SUITE}-versions").write_bytes((folder / "versions").read_bytes())  # for the page
     return Image(folder / "disk.img", "raw", folder / "vmlinuz", folder / "initrd")
 
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disk with the package, and a newer release of it, as `make rpm` builds them."""
-    folder = tmp_path_factory.mktemp("packages")
+    """A disk with the Debian package, and a newer release of it, as `make deb` builds them."""
+    return _built("deb", "*+{}_all.deb", tmp_path_factory.mktemp("deb"))
+
+
+@pytest.fixture(scope="session")
+def rpms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of `make rpm`."""
+    return _built("rpm", "*-{}.noarch.rpm", tmp_path_factory.mktemp("rpm"))
+
+
+def _built(kind: str, called: str, folder: Path) -> Path:
     for release in ("1", "2"):
         environment = {**os.environ, "RELEASE": release, "DIST": str(folder)}
         with locked("image", fcntl.LOCK_EX):  # git locks its index
-            subprocess.run([CHECKOUT / "packaging/rpm/build"], check=True, stdout=subprocess.DEVNULL, env=environment)
-        next(folder.glob(f"*-{release}.noarch.rpm")).rename(folder / f"release-{release}.rpm")
+            build = CHECKOUT / f"packaging/{kind}/build"
+            subprocess.run([build], check=True, stdout=subprocess.DEVNULL, env=environment)
+        next(folder.glob(called.format(release))).rename(folder / f"release-{release}.{kind}")
     disk = folder / "packages.tar"
     tar = ["tar", "--mtime=@0", "--owner=0", "--group=0", "--mode=644", "-cf", disk.name]
-    subprocess.run([*tar, "release-1.rpm", "release-2.rpm"], check=True, cwd=folder)
+    subprocess.run([*tar, f"release-1.{kind}", f"release-2.{kind}"], check=True, cwd=folder)
     return disk
 
 
@@ -69,7 +82,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(bare: Image, packages: Path) -> Image:
     """The same with the product installed and enabled, down after a clean shutdown, no pods yet; cached."""
     recipe = hashlib.sha256(packages.read_bytes() + Path(__file__).read_bytes() + bytes(bare.disk)).hexdigest()
-    done = CACHE / f"installed-{recipe[:16]}"
+    done = CACHE / f"{SUITE}-installed-{recipe[:16]}"
     with locked("image", fcntl.LOCK_EX):
         if not done.exists():
             work = Path(tempfile.mkdtemp(prefix="build.", dir=CACHE))
@@ -81,21 +94,19 @@ def installed(bare: Image, packages: Path) -> Image:
 def _install_into(node: Node) -> None:
     try:
         node.start("lab.pods=0")
-        install(node)
-        node.run(f"systemctl enable {UNIT}")
+        install(node, DEB)
         # Without KVM, on a busy machine, a second's work takes minutes; the tests that are about time take this away.
-        node.write(PATIENCE, "[Service]\nTimeoutStartSec=10min\nTimeoutStopSec=10min\n")
+        node.write(PATIENCE, PATIENT)
         node.pods()  # RKE2 is up, and the pods' image imported
         node.goes_down("systemctl poweroff", boot_again=False)
     finally:
         node.cut()
 
 
-def install(node: Node, release: int = 1) -> None:
-    """Install or update the package in a running machine that has the packages' disk."""
+def install(node: Node, command: str) -> None:
+    """Install the package in a running machine that has the packages' disk."""
     node.run("mkdir -p /opt/packages && tar -C /opt/packages -xf /dev/disk/by-id/virtio-packages")
-    # rpm's database knows nothing of Debian's own packages, hence --nodeps.
-    node.run(f"rpm -U --nodeps /opt/packages/release-{release}.rpm")
+    node.run(command.format(1))
 
 
 def drive(path: Path, name: str) -> tuple[str, ...]:
@@ -167,28 +178,45 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect the rows, from the workers too."""
+    test = report.nodeid.rpartition("::")[2]
+    if report.when == "call":  # before it, disks are built, and others have the machine
+        TOOK[test] = report.duration
+    if not report.passed:
+        FAILED.add(test)
     if report.when == "teardown":
-        ALL.extend(summary.from_json(str(text)) for name, text in report.user_properties if name == "row")
+        rows = [summary.from_json(str(text)) for name, text in report.user_properties if name == "row"]
+        ALL.extend(rows)
+        if test not in FAILED:
+            PASSED[test] = summary.result(rows, commit=COMMIT, seconds=TOOK[test])
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the clock."""
-    session.config.stash[_BEGAN] = time.monotonic()
+def _commit() -> str:
+    """What is tried; that an earlier part of the same run wrote its results is no change."""
+    git = ["git", "-C", str(CHECKOUT)]
+    changed = [
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!docs/VM-RESULTS.md",
+        f":!{summary.RESULTS}",
+    ]
+    commit, dirty = (
+        subprocess.run([*git, *each], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        for each in (["rev-parse", "--short=8", "HEAD"], changed)
+    )
+    return f"{commit}-dirty" if dirty else commit
 
 
-_BEGAN = pytest.StashKey[float]()
+COMMIT = _commit()  # as it began; who goes on working in this checkout meanwhile does not change it
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    """Print the table, and write it; that of a full run that passed is kept with the sources."""
-    if not ALL:
-        return
-    git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(git, stdout=subprocess.PIPE, text=True).stdout.strip() or "unknown"
-    minutes = (time.monotonic() - config.stash[_BEGAN]) / 60
-    about = f"`make vm-test` on commit {commit}: {minutes:.0f} minutes, {os.cpu_count()} {platform.machine()} cores without KVM."
-    page = summary.write(ALL, CACHE / "summary.md", heading=about)
-    if os.environ.get("VM_FULL") and exitstatus == pytest.ExitCode.OK:
-        summary.write(ALL, CHECKOUT / "docs/VM-RESULTS.md", heading=f"# Power cuts: the last full run\n\n{about}")
-    terminalreporter.write_line("")
-    terminalreporter.write(page)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table; what passed goes into the suite's results and the page."""
+    if ALL:
+        terminalreporter.write_line("")
+        terminalreporter.write(summary.as_markdown(ALL))
+    if PASSED:
+        (versions,) = (CACHE / f"{SUITE}-versions").read_text().splitlines()
+        summary.keep(CHECKOUT, SUITE, PASSED, versions=versions)

@@ -155,6 +155,11 @@ class Machine:
         if boot_again:
             self.start(*(options or self._options))
 
+    def soft_reboot(self) -> None:
+        """Let all of user space end and begin anew under the same kernel."""
+        self.run("systemctl --no-block soft-reboot")
+        self._shell.hello()  # the shell lives until the last kill
+
     def try_run(self, command: str, seconds: float = SECONDS) -> Reply:
         """Run a command line of bash."""
         return self._shell.ask(command, seconds)

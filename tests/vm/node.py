@@ -19,8 +19,12 @@ STATE: Final = "/var/lib/cni/cni-lease-reset"
 CONFIG: Final = "/etc/cni-lease-reset/config.yaml"
 UNIT: Final = "cni-lease-reset.service"
 PATIENCE: Final = f"/etc/systemd/system/{UNIT}.d/emulated.conf"
+PATIENT: Final = "[Service]\nTimeoutStartSec=10min\nTimeoutStopSec=10min\n"
 RKE2: Final = "rke2-server.service"
 WITHOUT_US: Final = f"systemd.mask={UNIT}"
+# Installing or updating, release 1 or 2.
+DEB: Final = "DEBIAN_FRONTEND=noninteractive apt-get -q -y install /opt/packages/release-{}.deb </dev/null"
+RPM: Final = "rpm -U --nodeps /opt/packages/release-{}.rpm"  # its database knows nothing of Debian's own packages
 
 # On a slow machine the kernel would write the leases out while the pods still start; off, what is torn is certain.
 NO_WRITEBACK: Final = "sysctl.vm.dirty_writeback_centisecs=0"

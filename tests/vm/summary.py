@@ -1,10 +1,36 @@
-"""The table of a run, one row a scenario, and the figures measured; printed and written as Markdown."""
+"""The table of a run, one row a scenario, and the figures measured; and the page with the tables of all suites.
+
+A run prints its own table. What passed is kept by suite and test in ``results/``, and the page is written from that: a run
+of some tests replaces their rows and no others, and each row tells its commit.
+"""
 
 import json
+import os
+import platform
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from verdicts import Verdict
+
+RESULTS: Final = "tests/vm/results"
+SUITES: Final = ("trixie", "forky", "bookworm")
+
+
+class Result(TypedDict):
+    """What the last run of a test that passed has shown."""
+
+    commit: str
+    minutes: float
+    rows: list[str]  # as the table has them
+    figures: list[str]
+
+
+class Suite(TypedDict):
+    """The results of a suite, by test."""
+
+    machine: str  # of the last run
+    tests: dict[str, Result]
 
 
 class Row(NamedTuple):
@@ -20,13 +46,13 @@ class Row(NamedTuple):
         """The row as one worker tells it to another process."""
         return json.dumps(self)
 
-    def cells(self) -> tuple[str, ...]:
-        """The row as text."""
+    def cells(self) -> str:
+        """The row as the table has it."""
         found, aside, kept = (
             str(sum(getattr(each, name) for each in self.verdicts)) for name in ("found", "cleared", "kept")
         )
         words = ", ".join(_counted([each.verdict for each in self.verdicts])) or "none"
-        return (self.scenario, str(self.boots), words, found, aside, kept, self.result)
+        return " | ".join((self.scenario, str(self.boots), words, found, aside, kept, self.result))
 
 
 def from_json(text: str) -> Row:
@@ -46,20 +72,63 @@ def _counted(words: list[str]) -> list[str]:
     return [word if number == 1 else f"{word} x{number}" for word, number in folded]
 
 
-_HEAD = ("scenario", "boots", "verdicts", "found", "set aside", "kept", "result")
+def result(rows: list[Row], *, commit: str, seconds: float) -> Result:
+    """What is kept of a test."""
+    figures = [f"{row.scenario}: {figure}" for row in rows for figure in row.figures]
+    return Result(commit=commit, minutes=round(seconds / 60, 1), rows=[row.cells() for row in rows], figures=figures)
+
+
+_HEAD: Final = "scenario | boots | verdicts | found | set aside | kept | result"
+
+
+def _table(head: str, rows: list[str], figures: list[str]) -> str:
+    lines = [head, re.sub(r"[^|]+", " --- ", head).strip(), *rows]
+    table = "".join(f"| {cells} |\n" for cells in lines)
+    told = "".join(f"- {figure}\n" for figure in figures)
+    return f"{table}\nMeasured, in the guests' time:\n\n{told}" if told else table
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """Write the table."""
-    lines = [_HEAD, tuple("---" for _ in _HEAD), *(row.cells() for row in rows)]
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    figures = "".join(f"- {row.scenario}: {figure}\n" for row in rows for figure in row.figures)
-    return f"{table}\nMeasured, in the guests' time:\n\n{figures}" if figures else table
+    """Write the table of one run."""
+    figures = [f"{row.scenario}: {figure}" for row in rows for figure in row.figures]
+    return _table(_HEAD, [row.cells() for row in rows], figures)
 
 
-def write(rows: list[Row], path: Path, *, heading: str) -> str:
-    """Write the page, and return it."""
-    page = f"{heading}\n\n{as_markdown(rows)}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
-    return page
+def keep(checkout: Path, suite: str, passed: dict[str, Result], *, versions: str) -> None:
+    """Put what passed in the place of what the same tests showed before, and write the page of all suites."""
+    results, here = checkout / RESULTS, Path(__file__).parent
+    there = {name for file in here.glob("test_*.py") for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)}
+    before = _read(results / f"{suite}.json")["tests"] | passed
+    tests = {test: before[test] for test in sorted(before) if test.partition("[")[0] in there}
+    machine = f"{versions}; {os.cpu_count()} {platform.machine()} cores without KVM"
+    results.mkdir(exist_ok=True)
+    text = json.dumps(Suite(machine=machine, tests=tests), indent=1)
+    (results / f"{suite}.json").write_text(f"{text}\n")
+    sections = [_section(each, _read(results / f"{each}.json")) for each in SUITES]
+    (checkout / "docs/VM-RESULTS.md").write_text("\n".join([_PAGE, *filter(None, sections)]))
+
+
+_PAGE: Final = """\
+# Power cuts: the last runs
+
+Written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
+and the commit on which it did. Bookworm and forky are given the core at least, trixie all.
+"""
+
+
+def _read(path: Path) -> Suite:
+    if not path.exists():
+        return Suite(machine="", tests={})
+    read: Suite = json.loads(path.read_text())
+    return read
+
+
+def _section(suite: str, results: Suite) -> str:
+    tests = results["tests"].values()
+    if not tests:
+        return ""
+    rows = [f"{cells} | {each['commit']}" for each in tests for cells in each["rows"]]
+    minutes = sum(each["minutes"] for each in tests)
+    about = f"{results['machine']}. {len(rows)} scenarios, {minutes:.0f} minutes one after another."
+    table = _table(f"{_HEAD} | commit", rows, [figure for each in tests for figure in each["figures"]])
+    return f"## {suite}\n\n{about}\n\n{table}"

@@ -6,7 +6,7 @@ from node import STATE, UNIT, Node
 
 CNI = "/var/lib/cni"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/cage.conf"
-METRICS = "/var/lib/node_exporter/textfile_collector"
+METRICS = "/var/lib/prometheus/node-exporter"
 METRICS_UNIT = "cni-lease-reset-metrics.service"
 METRICS_PATIENCE = f"/etc/systemd/system/{METRICS_UNIT}.d/emulated.conf"
 OWNERS = f"stat -c '%n %a %u:%g' {CNI} {CNI}/networks {CNI}/networks/k8s-pod-network"

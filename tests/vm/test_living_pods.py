@@ -5,7 +5,7 @@ from pathlib import Path
 
 from conftest import NewNode, drive, install
 from machine import Image
-from node import CONFIG, RKE2, UNIT, Node
+from node import CONFIG, DEB, RKE2, UNIT, Node
 
 MAIN_PROCESS = f"kill -9 $(systemctl show -P MainPID {RKE2})"
 WITHOUT_CAPABILITIES = "systemd-run -q --wait -p CapabilityBoundingSet= {} cni-lease-reset boot"
@@ -143,7 +143,7 @@ def test_05_the_first_start_on_a_live_node_is_refused(bare: Image, packages: Pat
     assert len(node.pods().started) == 8
     node.run("sync")
     with node.scenario("installed and enabled with --now on a live node"), node.untouched_leases():
-        install(node)
+        install(node, DEB)
         node.run(f"systemctl enable --now {UNIT}")
         verdict = node.verdict()
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unknown", 8, 0)

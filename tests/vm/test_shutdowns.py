@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import pytest
 from node import CONFIG, LEASES, RKE2, STATE, UNIT, Node
 
 # Kills our process once it has begun to move leases; there are so many that it cannot be done by then.
@@ -78,6 +79,9 @@ def test_03_every_way_to_go_down(node: Node) -> None:
     with node.scenario("systemctl poweroff --force"):
         node.goes_down("systemctl poweroff --force")
         _boots_with(node, "unclean", cleared=6)
+    with node.scenario("systemctl reboot --force --force"):
+        node.goes_down("systemctl reboot --force --force")
+        _boots_with(node, "unclean", cleared=3)
     with node.scenario("sysrq b"):
         node.goes_down("echo b >/proc/sysrq-trigger")
         _boots_with(node, "unclean", cleared=3)
@@ -126,3 +130,57 @@ def test_17_a_cancelled_shutdown(node: Node) -> None:
         node.run("sync")
         node.power_cut()
         _boots_with(node, "unknown", cleared=leases, why="is newer than the clean mark of")
+
+
+# What lets pods live through a soft-reboot: the shims in RKE2's control group, the pods' own scopes, and their mounts.
+SURVIVES: Final = "[Unit]\nSurviveFinalKillSignal=yes\n"
+STAYS: Final = "[Unit]\nDefaultDependencies=no\n"
+SURVIVORS: Final = {
+    RKE2: SURVIVES,
+    "cri-containerd-.scope": SURVIVES,
+    "kubepods.slice": STAYS,
+    "run-netns-.mount": STAYS,
+    "run-netns.mount": STAYS,
+    "run-k3s-.mount": STAYS,
+}
+
+
+def _same_boot(node: Node) -> None:
+    """The kernel never went down: nothing is due, and our unit is up to mark the end."""
+    node.settled()
+    entry = node.verdict_again()
+    assert (entry.verdict, entry.cleared) == ("same-boot", 0), entry
+    assert node.marker()["state"] == "running"
+    assert node.marker()["boot_id"] == node.run("cat /proc/sys/kernel/random/boot_id").strip()
+    node.nothing_lost()
+
+
+@pytest.mark.soft_reboot
+def test_18_a_soft_reboot(node: Node) -> None:
+    node.start("lab.pods=3")
+    assert len(node.pods().started) == 3
+
+    with node.scenario("soft-reboot: the pods end, their leases stay"):
+        node.soft_reboot()
+        _same_boot(node)
+        pods = node.pods()
+        assert (len(pods.started), pods.alive, pods.errors) == (3, (), ())
+        assert len(node.leases()) == 6
+
+    with node.scenario("... and a power cut"):
+        for unit, text in SURVIVORS.items():  # for the pods of the next boot
+            node.write(f"/etc/systemd/system/{unit}.d/survivors.conf", text)
+        node.run("sync")
+        node.power_cut()
+        _boots_with(node, "unclean", cleared=6)
+
+    with node.scenario("soft-reboot: the pods live on"), node.untouched_leases():
+        node.soft_reboot()
+        _same_boot(node)
+        pods = node.pods()
+        assert (len(pods.started), len(pods.alive), pods.errors) == (0, 3, ())
+
+    with node.scenario("... and a power cut"):
+        node.run("sync")
+        node.power_cut()
+        _boots_with(node, "unclean", cleared=3)
