@@ -109,6 +109,7 @@ PROMISES: Final = (
 def write(figures: Mapping[str, int], seconds: float) -> None:
     """Write the page. Raises ``KeyError`` where something was not counted: then it was not tried."""
     tried = [
+        "This page is for whoever wants to know what may break without a lease lost or a living pod hurt. "
         f"Written by `make fault-test` on {time.strftime('%Y-%m-%d', time.gmtime())}: Linux {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, {os.cpu_count()} processors, {seconds / 60:.0f} minutes. A quick part of "
         "it is in every `make test`. Each figure counts trials, and none of them failed: a failure leaves this page "

@@ -127,7 +127,7 @@ usr/lib/systemd/system/cni-lease-reset-recover.service
 usr/lib/systemd/system/cni-lease-reset-recover.timer
 usr/lib/systemd/system/cni-lease-reset.service
 usr/share/bash-completion/completions/cni-lease-reset
-usr/share/doc/cni-lease-reset/CHANGELOG.md.gz
+usr/share/doc/cni-lease-reset/CHANGELOG.md
 usr/share/doc/cni-lease-reset/README.md.gz
 usr/share/doc/cni-lease-reset/SECURITY.md.gz
 usr/share/doc/cni-lease-reset/changelog.gz

@@ -111,7 +111,8 @@ def keep(checkout: Path, suite: str, passed: dict[str, Result], *, versions: str
 _PAGE: Final = """\
 # Power cuts: the last runs
 
-Written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
+This page is for whoever wants to see the leak, and what becomes of it, on whole machines that lose their power. It is
+written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
 and the commit on which it did. Bookworm and forky are given the core at least, trixie all.
 """
 
