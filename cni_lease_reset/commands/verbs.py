@@ -1,7 +1,4 @@
-"""What a person typed, done: options in; the answer on stdout and the exit status out.
-
-Each verb imports what it needs, and pays for no other.
-"""
+"""What a person typed, done: the answer on stdout, the exit status out. A verb imports what it needs, and no more."""
 
 import argparse
 import os

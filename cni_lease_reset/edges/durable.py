@@ -86,8 +86,7 @@ def content(parent: int, name: str, limit: int) -> bytes:
 def read(name: str, limit: int, *, parent: int | None = None) -> tuple[bytes, os.stat_result]:
     """Return a file of at most ``limit`` bytes and its status; what else stands in its place is not even opened.
 
-    A link is followed where no ``parent`` is given: whoever may write there is root. Raises ``OSError``, and of it
-    :class:`NotAFileError`.
+    A link is followed where no ``parent`` is given: whoever may write there is root. Raises :class:`NotAFileError` too.
     """
     if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=parent is None).st_mode):
         raise NotAFileError(errno.EINVAL, "not a regular file", name)

@@ -19,7 +19,7 @@ from .sight import Sight, content
 
 CONTAINERD: Final = "/run/k3s/containerd/containerd.sock"  # of RKE2 and K3s
 _ANSWERS: Final = (0, errno.EAGAIN, errno.EACCES, errno.EPERM)  # it is there, even if it has no time or not for us
-_POD: Final = re.compile(r"cni-.*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL)  # containerd's, and CRI-O's
+_POD: Final = r"(?s:cni-.*)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # containerd's, and CRI-O's
 
 
 def whose(node: Node, found: Collection[Lease], *, caged: bool = False, lenient: bool = False) -> Living:
@@ -56,7 +56,7 @@ def look(node: Node, owners: Collection[str], addresses: Collection[str], sight:
         found.enter(mounts, proc)
     after = traces.gather(sight, node)  # ids again: an ADD may have ended meanwhile, and a DEL begun
     states = tuple(f"{state}/" for state in before.states | after.states)
-    theirs = (m.point for m in mounts if _POD.fullmatch(os.path.basename(m.point)) or m.point.startswith(states))
+    theirs = (m.point for m in mounts if re.fullmatch(_POD, os.path.basename(m.point)) or m.point.startswith(states))
     named = [f"the network namespace of a pod is mounted at {printable(point, quoted=True)}" for point in theirs]
     pods = (*before.pods, *after.pods, *named)
     known = before.know(owners) | after.know(owners)

@@ -3,7 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_ESCAPE: Final = r"\\([0-7]{3})"
 
 
 class Mount(NamedTuple):
@@ -28,4 +28,4 @@ def parse(text: str) -> tuple[Mount, ...]:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+    return re.sub(_ESCAPE, lambda match: chr(int(match[1], 8)), text) if "\\" in text else text

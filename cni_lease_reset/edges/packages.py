@@ -8,4 +8,4 @@ def reach() -> None:
     if sys.flags.no_site and "site" not in sys.modules:
         import site
 
-        site.main()
+        sys.path += site.getsitepackages()  # main() would read .pth files, too, in as much time again

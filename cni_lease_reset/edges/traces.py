@@ -20,10 +20,8 @@ _CRIO: Final = "/run/containers/storage/overlay-containers"
 
 _SHORTEST: Final = 12  # what is shorter is no id: it may stand anywhere
 _WORD: Final = re.compile(rb"[0-9A-Za-z]{%d,}" % _SHORTEST)
-_ROOT: Final = re.compile(rb"^Uid:\t0\t0\t0\t0$", re.MULTILINE)  # all four: a setuid program says what its caller says
-_NESTED: Final = re.compile(rb"^NSpid:\t\d+\t", re.MULTILINE)  # a second number: of a PID namespace below this one
-_PLUGIN: Final = re.compile(rb"(?:^|\0)CNI_CONTAINERID=([^\0]*)")
-_FLAG: Final = re.compile(rb"\0--?(namespace|id|address)[=\0]([^\0]*)")  # as Go's flag package reads them
+_PLUGIN: Final = rb"(?:^|\0)CNI_CONTAINERID=([^\0]*)"
+_FLAG: Final = rb"\0--?(namespace|id|address)[=\0]([^\0]*)"  # as Go's flag package reads them
 
 
 class Traces(NamedTuple):
@@ -76,12 +74,13 @@ def _said(sight: Sight, proc: str) -> tuple[dict[int, bytes], frozenset[bytes]]:
     plugins: set[bytes] = set()
     for process in processes(sight, proc):
         status = sight.read(f"{proc}/{process}/status")  # before what it says, or it may have changed sides
-        if not _ROOT.search(status) or _NESTED.search(status):
+        # All four ids, for a setuid program says what its caller says; a second number is of a PID namespace below.
+        if b"\nUid:\t0\t0\t0\t0\n" not in status or b"\t" in status.partition(b"\nNSpid:\t")[2].partition(b"\n")[0]:
             continue
         commands[process] = sight.read(f"{proc}/{process}/cmdline")
         if not sight.caged:
             environment = sight.read(f"{proc}/{process}/environ", advice=" (run as root, with CAP_SYS_PTRACE)")
-            plugins.update(_PLUGIN.findall(environment) if b"CNI_CONTAINERID=" in environment else ())
+            plugins.update(re.findall(_PLUGIN, environment) if b"CNI_CONTAINERID=" in environment else ())
     return commands, frozenset(plugins)
 
 
@@ -91,7 +90,7 @@ def _shims(commands: Mapping[int, bytes]) -> tuple[set[str], list[str]]:
     for process, command in commands.items():
         if b"containerd-shim" not in os.path.basename(command.partition(b"\0")[0]):
             continue
-        flags = dict(_FLAG.findall(command))
+        flags = dict(re.findall(_FLAG, command))
         socket = os.path.normpath(os.fsdecode(flags.get(b"address", b"").removeprefix(b"unix://")))
         if socket.startswith("/run/"):  # where only root makes one
             states.add(os.path.dirname(socket))
