@@ -112,7 +112,7 @@ _PAGE: Final = """\
 # Power cuts: the last runs
 
 Written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
-and the commit on which it did. Bookworm and forky are given the core at least, trixie all.
+and the commit on which it did. What is not in a table has not been run on that suite since results are kept.
 """
 
 
