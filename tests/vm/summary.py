@@ -111,7 +111,7 @@ def keep(checkout: Path, suite: str, passed: dict[str, Result], *, versions: str
 _PAGE: Final = """\
 # Power cuts: the last runs
 
-Written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
+Written by `make vm-test` (`SUITE=bookworm|trixie|forky`): a table a suite, with what each test showed when it last passed,
 and the commit on which it did. What is not in a table has not been run on that suite since results are kept.
 """
 
