@@ -112,8 +112,8 @@ _PAGE: Final = """\
 # Power cuts: the last runs
 
 This page is for whoever wants to see the leak, and what becomes of it, on whole machines that lose their power. It is
-written by `make vm-test SUITE=bookworm|trixie|forky`: a table for each suite, with what each test showed when it last passed,
-and the commit on which it did. Bookworm and forky are given the core at least, trixie all.
+written by `make vm-test` (`SUITE=bookworm|trixie|forky`): a table a suite, with what each test showed when it last passed, and
+the commit on which it did. What is not in a table has not been run on that suite since results are kept.
 """
 
 

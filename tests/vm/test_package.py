@@ -49,11 +49,15 @@ def test_13_the_package(package: str, packaged_node: Node) -> None:
     kind, node = KINDS[package], packaged_node
     with node.scenario(f"{package}: installed, and a boot later a power cut"):
         node.start("lab.pods=3")
-        install(node, kind.install)
+        node.pods()
+        with node.untouched_leases():
+            install(node, kind.install)
         assert node.show(UNIT, "UnitFileState") == "enabled"
         assert node.show(UNIT, "ActiveState") == "inactive", "it begins with the next boot"
         node.write(PATIENCE, PATIENT)
         node.goes_down("systemctl reboot")
+        first = node.verdict()
+        assert (first.verdict, first.found, first.cleared) == ("unknown", 3, 3)
         node.pods()
         node.run("sync")
         node.power_cut()
@@ -83,7 +87,7 @@ def test_13_the_package(package: str, packaged_node: Node) -> None:
         assert node.try_run("command -v cni-lease-reset").status != 0
         assert node.show(UNIT, "LoadState") == "not-found"
         assert node.marker() == {}, "nobody is there to mark the end"
-        assert node.run(f"ls {STATE}/set-aside").split() == [verdict.reset]
+        assert node.run(f"ls {STATE}/set-aside").split() == [first.reset, verdict.reset]
 
     with node.scenario(f"{package}: installed again, power cut"):
         with node.untouched_leases():

@@ -8,10 +8,15 @@ from node import CONFIG, LEASES, RKE2, STATE, UNIT, Node
 # Kills our process once it has begun to move leases; there are so many that it cannot be done by then.
 KILLER = f"""
 import os, signal, socket
-before = os.listdir("{STATE}/set-aside")
+before = set(os.listdir("{STATE}/set-aside"))
+def moves():
+    try:
+        return any(os.listdir(f"{STATE}/set-aside/{{new}}/k8s-pod-network") for new in {{*os.listdir("{STATE}/set-aside")}} - before)
+    except FileNotFoundError:  # not made yet
+        return False
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
     notifier.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
-while os.listdir("{STATE}/set-aside") == before:
+while not moves():
     pass
 for pid in filter(str.isdecimal, os.listdir("/proc")):
     try:
