@@ -70,7 +70,7 @@ class Tree:
         path.mkdir(parents=True)
         command = ("/var/lib/rancher/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", sandbox, "")
         (path / "cmdline").write_text("\0".join(command))
-        (path / "status").write_text(f"Uid:\t0\t0\t0\t0\nNSpid:\t{pid}\n")
+        (path / "status").write_text(f"Name:\tx\nUid:\t0\t0\t0\t0\nNSpid:\t{pid}\n")
 
     def age(self, network: str = "k8s-pod-network") -> None:
         """Let a network's leases be an hour old: no longer young for recover."""

@@ -66,7 +66,7 @@ TEN = [
     outcome(4, Verdict.UNCLEAN, Result.CLEARED, 92, 92, 4),
     outcome(5, Verdict.CLEAN, Result.CLEARED, 37, 2, 2),
     outcome(6, Verdict.UNCLEAN, Result.FAILED, 44, 0),
-    outcome(7, Verdict.DAMAGED, Result.MISCONFIGURED, 71, 0),
+    outcome(7, Verdict.DAMAGED, Result.MISCONFIGURED, 0, 0),
     outcome(8, Verdict.UNCLEAN, Result.CLEARED, 253, 253),
     outcome(9, Verdict.CLEAN, Result.NOTHING_DUE, 36, 0),
 ]
@@ -99,7 +99,7 @@ def test_programs_get_numbers(ten: Node) -> None:
         "leases": {"found": 36, "cleared": 0, "kept": 36, "torn": 0},
         "usec": 4900,
     }
-    trend = [0, 34, 41, 58, 92, 37, 44, 71, 253, 36]
+    trend = [0, 34, 41, 58, 92, 37, 44, 0, 253, 36]
     assert document["summary"] == {"boots": 10, "unclean": 5, "leaked": 347, "leases_at_boot": trend}
     assert (document["version"], document["volatile"], document["remarks"]) == (1, False, [])
 
