@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: ## Exhaust a real host-local pool, cut the power, boot, and allocate again
+demo: ## Exhaust a real host-local pool, cut the power, boot, allocate again
 	@tools/system-packages demo
 	@PYTHONPATH=. $(PYTHON) tests/demo.py
 
@@ -30,37 +30,37 @@ format: $(READY) ## Format the code
 	@$(RUN)/ruff format -q
 	@$(RUN)/ruff check -q --fix
 
-rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2 for a newer release)
+rpm: $(READY) ## Build the RPM and its source into dist/ (RELEASE=2: a newer one)
 	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/rpm/build
 
-deb: ## Build the Debian package and its source into dist/ (RELEASE=2 for a newer release)
+deb: ## Build the Debian package and its source into dist/ (RELEASE=2)
 	@tools/system-packages deb
 	@URL="$(URL)" RELEASE="$(RELEASE)" packaging/deb/build
 
-deb-test: $(READY) ## Lint, install, upgrade, remove and purge it, on a live node too (SUITE=bookworm|trixie|forky)
+deb-test: $(READY) ## Lint, install, upgrade, remove and purge it (SUITE=bookworm|trixie)
 	@tools/system-packages deb fresh-test
 	@SUITE="$(SUITE)" tests/packaging/deb-bare
 	@SUITE="$(SUITE)" $(RUN)/pytest -q tests/packaging/deb_on_a_node.py
 
-rollout: $(READY) ## Write what installs both packages on all nodes of a cluster (IMAGE, NAMESPACE, AT_ONCE, DEB, RPM)
+rollout: $(READY) ## Write what installs both packages on each node of a cluster
 	@$(foreach name,IMAGE NAMESPACE AT_ONCE DEB RPM,$(if $(filter undefined,$(flavor $(name))),,$(name)="$($(name))")) \
 		packaging/rancher/build
 
-release: $(READY) ## Build deb, rpm, rollout and their checksums into dist/, from a clean tree whose versions agree
+release: $(READY) ## Build deb, rpm, rollout and their checksums from a clean tree
 	@tools/release
 
-vm-test: $(READY) ## Cut the power of virtual machines (SUITE=bookworm|trixie|forky, SET=core|all, ONLY=name)
+vm-test: $(READY) ## Cut the power of virtual machines (SUITE=trixie, SET=core, ONLY=x)
 	@tools/system-packages vm-test
 	@PYTHON="$(CURDIR)/$(RUN)/python" SUITE="$(SUITE)" SET="$(SET)" ONLY="$(ONLY)" tests/vm/run
 
 fault-test: $(READY) ## Crash, break and fuzz it at length, and write docs/RELIABILITY.md
 	@FAULT_TEST_LONG=1 $(RUN)/pytest -q tests/faults
 
-fresh-test: ## Run the demo and the tests in a fresh clone on a bare Debian (SUITE=bookworm|trixie|forky)
+fresh-test: ## Run demo and tests in a fresh clone on a bare Debian (SUITE=trixie)
 	@tools/system-packages fresh-test
 	@SUITE="$(SUITE)" tests/fresh/run
 
-bench: $(READY) ## Time a boot beside what else one could do, and write docs/PERFORMANCE.md
+bench: $(READY) ## Time a boot beside what else one could do: docs/PERFORMANCE.md
 	@tools/system-packages bench
 	@$(RUN)/python tests/bench/run.py
 

@@ -72,8 +72,7 @@ def test_it_tells_what_would_be_refused(tree: Tree, journal: Kept) -> None:
     tree.lease("10.52.0.3")
     assert rehearsed(tree, journal, Systemd({"k3s.service": "active"})).result == "refused"
     assert [entry.message for entry in journal.entries] == [
-        "Clean shutdown, leases kept: k3s.service is active, pods may live; "
-        "if so at each boot: systemctl edit cni-lease-reset.service, [Unit] Before=k3s.service"
+        "Clean shutdown, leases kept: k3s.service is active, pods may live"
     ]
 
 

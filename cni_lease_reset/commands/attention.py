@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 from ..core.errors import printable
+from ..core.events import leases
 from ..core.findings import MessageId, Network, Outcome, Result, Survey
 from ..core.model import LEASE_RESET, UNIT, BootId, ClearWhen, Config, Marker, Reading, State
 from ..core.plan import is_crowded
@@ -13,7 +14,7 @@ from . import rivals
 from .pools import Pool
 
 CROWDED = 90  # percent of a pool
-_START = f"systemctl start {UNIT}"
+_START = f"systemctl restart {UNIT}"
 _LASTING = (MessageId.MARKER_STUCK, MessageId.NO_RUNTIME)  # what boot said of the node, and not of a moment
 # What this boot could not do, and what somebody should do for the next one to do it.
 _UNDONE = {
@@ -83,16 +84,16 @@ def of_pools(network: Network, leaked: int | None, room: tuple[Pool, ...], confi
 
 def _full(network: Network, room: tuple[Pool, ...]) -> list[str]:
     return [
-        f"{printable(network.name)}: {leases} of {size} {family.replace('ip', 'IP')} addresses are taken ({range_set})"
-        for family, size, leases, range_set in room
-        if leases * 100 >= size * CROWDED
+        f"{printable(network.name)}: {taken} of {size} {family.replace('ip', 'IP')} addresses are taken ({range_set})"
+        for family, size, taken, range_set in room
+        if taken * 100 >= size * CROWDED
     ]
 
 
-def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config) -> Iterator[str]:
-    """Networks that a mistyped name would leave out: full ones, and crowded ones."""
-    crowded = is_crowded(network, config.max_kept_leases)
-    held = [f"{printable(network.name)} holds {len(network.found)} leases"] if crowded else []
+def of_unlisted(network: Network, room: tuple[Pool, ...], config: Config, *, only: bool) -> Iterator[str]:
+    """Networks that a mistyped name would leave out: full or crowded ones, and any where nothing else is there."""
+    told = only or is_crowded(network, config.max_kept_leases)
+    held = [f"{printable(network.name)} holds {leases(len(network.found))}"] if told else []
     for each in _full(network, room) or held:
         yield f"{each}, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
 

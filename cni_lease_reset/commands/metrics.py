@@ -26,7 +26,7 @@ def write(node: Node, path: str, content: str) -> None:
         what = "an absolute path that ends in '.prom', for node_exporter reads no other files"
         raise UsageError(f"--metrics: {printable(path[:60], quoted=True)} must be {what}")
     directory = durable.directory(os.path.dirname(path), root=node.root)
-    with durable.named(node.path(path), always=True), directory as folder:
+    with directory as folder, durable.named(node.path(path), always=True):
         durable.replace(folder, os.path.basename(path), content.encode())
 
 

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import ExitStack
-from difflib import get_close_matches
 
 from ..core import events
 from ..core.errors import BusyError, InputOutputError, RefusedError, UsageError, describe, printable
@@ -23,7 +22,7 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
     settings = config.read(node)
     known = shelf.listing(node, settings)
     if reset not in known:
-        near = [each for each in known if each.startswith(f"{reset}-")] or get_close_matches(reset, known, cutoff=0.3)
+        near = [each for each in known if each.partition("-")[0] == reset.partition("-")[0]]
         hint = f", did you mean '{near[0]}'?" if near else "; cni-lease-reset status lists them"
         raise UsageError(f"there is no reset {printable(reset, quoted=True)}{hint}")
     failed, remarks = list[OSError](), list[Remark]()

@@ -84,8 +84,8 @@ def gather(node: Node, systemd: Manager) -> Report:
     wrong += attention.of_networks(node, settings, survey)
     for network, stock in zip(survey.networks, stocks, strict=False):  # no stocks where they cannot be read
         wrong += attention.of_pools(network, stock.leaked, stock.pools, settings)
-    for network in survey.unlisted:
-        wrong += attention.of_unlisted(network, sizes.of(network), settings)
+    for each in survey.unlisted:
+        wrong += attention.of_unlisted(each, sizes.of(each), settings, only=not (survey.networks or survey.troubles))
     wrong += attention.of_surroundings(node, settings)
     told = (pending, tuple(wrong), tuple(dict.fromkeys(unread)))
     return Report(boot_id, uptime, valid is not None, noted, reading, stocks, survey.unlisted, resets, *told)

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from typing import Final
 
+from ..core import events
 from ..core.errors import RefusedError, UsageError
 from ..core.events import Entry
 from ..edges.journald import Journal
@@ -71,25 +72,26 @@ def _recover(node: Node, options: argparse.Namespace) -> int:
         doubts = [each for sight in seen for each in sight.living.doubts]
         if doubts:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
-        leaked = any(sight.of(Fate.LEAKED) for sight in seen)
+        leaked = sum(len(sight.of(Fate.LEAKED)) for sight in seen)
         if options.dry_run or not leaked:
             if failure := recover.failed(seen):
                 raise failure
-            print("Nothing was changed." if leaked else "Nothing to recover.")
+            later = ", yet: ask again in five minutes" if any(sight.of(Fate.YOUNG) for sight in seen) else ""
+            print("Nothing was changed." if leaked else f"Nothing to recover{later}.")
             return os.EX_OK
-    if not (options.yes or _confirmed()):
-        raise RefusedError("nothing was changed")
+        if not (options.yes or _confirmed(f"Set aside {events.leases(leaked)}? [y/N] ")):
+            raise RefusedError("nothing was changed")
     failure = recover.work(node, Journal(node), partial(print, flush=True), crowded=options.crowded)
     if failure is not None and attended:
         raise failure
     return os.EX_OK if failure is None else failure.status
 
 
-def _confirmed() -> bool:
+def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("recover asks before it changes anything: without a terminal say --yes, or --dry-run")
     try:
-        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
@@ -110,8 +112,6 @@ def _status(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
         _answer(metrics.text(report))
     elif options.metrics is not None:
         metrics.write(node, options.metrics, metrics.text(report))
-    elif options.json:
-        _answer(display.as_json(report))
     else:
-        _answer(display.as_text(report))
+        _answer(display.as_json(report) if options.json else display.as_text(report))
     return _ATTENTION if options.check and (report.attention or report.unread) else os.EX_OK

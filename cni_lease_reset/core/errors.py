@@ -48,8 +48,7 @@ class ConfigError(CniLeaseResetError):
 def describe(error: OSError) -> str:
     """Say what the system said, with the path in single quotes: ``'/x': Permission denied``."""
     what = error.strerror or str(error)
-    target = "" if error.filename2 in (None, error.filename) else f" -> {printable(str(error.filename2), quoted=True)}"
-    return what if error.filename is None else f"{printable(str(error.filename), quoted=True)}{target}: {what}"
+    return what if error.filename is None else f"{printable(str(error.filename), quoted=True)}: {what}"
 
 
 def printable(text: str, *, quoted: bool = False) -> str:

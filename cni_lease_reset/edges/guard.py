@@ -24,8 +24,8 @@ def refusal(node: Node, config: Config, manager: Manager, remarks: list[Remark],
     """
     runtime, silent = manager.runtime(config.runtime_units)
     if silent is not None:
-        alone = "" if runtime else "; relying on the look at processes alone"
-        remarks.append(Remark(MessageId.WITHOUT_DBUS, f"{silent}{alone}"))
+        told = silent if runtime else f"{silent}; relying on the look at processes alone"
+        remarks.append(Remark(MessageId.WITHOUT_DBUS, told))
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
         remarks.append(Remark(MessageId.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))
@@ -48,7 +48,8 @@ def _of_units(names: Sequence[str], runtime: Runtime) -> str | None:
     for name, unit in zip(names, runtime.units, strict=True):
         if unit.state not in DOWN or unit.has_run:
             what = "has been up since this kernel started" if unit.state in DOWN else f"is {unit.state}"
-            return f"{name} {what}, pods may live{_ORDER}{name}"
+            hint = "" if name in Config().runtime_units else f"{_ORDER}{name}"  # those our unit is before
+            return f"{name} {what}, pods may live{hint}"
     return None
 
 

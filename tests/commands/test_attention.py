@@ -14,7 +14,7 @@ from cni_lease_reset.edges import record
 NOT_JUDGED = "this boot was not judged. Reboot when it suits you, or at once: cni-lease-reset recover"
 NO_MARK = (
     "nothing marks the end of this boot. To have it marked (pods do not notice): "
-    "systemctl start cni-lease-reset.service"
+    "systemctl restart cni-lease-reset.service"
 )
 
 
@@ -126,12 +126,22 @@ def test_a_crowded_network_that_no_setting_names_needs_attention(tree: Tree) -> 
     assert gathered(tree).attention == (said,)
 
 
+def test_a_network_that_no_setting_names_needs_attention_where_it_is_all_there_is(tree: Tree) -> None:
+    """The name of the one that is meant may be mistyped."""
+    done(tree)
+    tree.config("networks: [k8s-pod-netwrok]\n")
+    tree.lease("10.52.0.2")
+    said = "k8s-pod-network holds 1 lease, and no setting names it. If it is one of Kubernetes, add it to 'networks'."
+    assert gathered(tree).attention == (said,)
+
+
 @pytest.mark.parametrize("limit", ["110", "null"])
 @pytest.mark.parametrize(("leases", "told"), [(11, False), (12, True)])
 def test_a_network_that_no_setting_names_needs_attention_when_its_pool_is_full(
     tree: Tree, limit: str, leases: int, told: bool
 ) -> None:
     done(tree)
+    tree.network.mkdir(parents=True)
     tree.config(f"max_kept_leases: {limit}\n")
     conflist(tree, {"type": "host-local", "subnet": "10.60.0.0/28"}, name="other")
     for number in range(2, 2 + leases):
@@ -177,6 +187,6 @@ def test_a_boot_that_is_marked_as_clean_and_goes_on_needs_attention(tree: Tree) 
     """A shutdown that was cancelled after our ExecStop."""
     done(tree)
     tree.mark("clean", THIS)
-    said = f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: systemctl start {UNIT}"
+    said = f"This boot is marked as clean, and a crash of it may pass for clean. To mark it as running: systemctl restart {UNIT}"
     assert said in status.gather(tree.node, Systemd(down=False)).attention
     assert said not in status.gather(tree.node, Systemd(down=True)).attention

@@ -184,7 +184,7 @@ def test_on_a_terminal_it_asks(tree: Tree, pods: HostLocal, answer: str, status:
         said = process.stdout.read()
     os.close(ours)
     os.close(theirs)
-    assert b"Go on? [y/N] " in said
+    assert b"Set aside 20 leases? [y/N] " in said
     assert process.returncode == status
     assert len(tree.leases()) == left
 

@@ -91,7 +91,7 @@ def _probe(node: Node) -> dict[str, dict[str, list[object]]]:
     node.write("/opt/probe", PROBE)
     node.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/usr/bin/python3 -I /opt/probe\n")
     node.run(f"systemctl daemon-reload; systemctl restart {UNIT}; rm {DROP_IN}; systemctl daemon-reload")
-    lines = node.run(f"journalctl --sync; journalctl -b -o cat -t python3").splitlines()
+    lines = node.run("journalctl --sync; journalctl -b -o cat -t python3").splitlines()
     found: dict[str, dict[str, list[object]]] = json.loads(next(line for line in lines if line.startswith("{")))
     return found
 
