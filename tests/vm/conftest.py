@@ -217,6 +217,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if ALL:
         terminalreporter.write_line("")
         terminalreporter.write(summary.as_markdown(ALL))
-    if PASSED:
+    if PASSED and "PYTEST_XDIST_WORKER" not in os.environ:  # a worker knows only its own
         (versions,) = (CACHE / f"{SUITE}-versions").read_text().splitlines()
         summary.keep(CHECKOUT, SUITE, PASSED, versions=versions)
