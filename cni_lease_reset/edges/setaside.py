@@ -61,5 +61,5 @@ def move(going: list[str], source: int, target: int | None) -> Moved:
                 return Moved(moved, stuck, describe(error))
             stuck[lease] = str(error.strerror)
     if len(stuck) > 1 and not moved:
-        return Moved(trouble=f"all {len(stuck)} leases stay: {stuck[going[-1]]}")
+        return Moved(trouble=f"all {len(stuck)} leases stay: {[*stuck.values()][-1]}")
     return Moved(moved, stuck)
