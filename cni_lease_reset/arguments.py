@@ -1,6 +1,7 @@
 """The grammar of the command line. The manual page and the completions are compared with it."""
 
 import argparse
+from functools import partial
 from typing import NoReturn
 
 from . import __version__
@@ -20,30 +21,27 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--root", metavar="DIR", default="/", help="work on the tree below DIR, not on this machine")
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def verb(name: str, what: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=what, allow_abbrev=False)
-
-    boot = verb("boot", "judge the last boot and set aside what it leaked (ExecStart=)")
+    verb = partial(verbs.add_parser, allow_abbrev=False)
+    boot = verb("boot", help="judge the last boot and set aside what it leaked (ExecStart=)")
     boot.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
-    shutdown = verb("shutdown", "mark this shutdown as clean (ExecStop=)")
+    shutdown = verb("shutdown", help="mark this shutdown as clean (ExecStop=)")
     force = "do not ask systemd whether the system goes down (needs --root)"
     shutdown.add_argument("--force", action="store_true", help=force)
-    status = verb("status", "tell what the last boot did, and how things stand")
+    status = verb("status", help="tell what the last boot did, and how things stand")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs")
     metrics = "for Prometheus: print them, or replace a file of node_exporter's"
     # const: no text, or argparse would take it for a file.
     form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, help=metrics)
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
-    recover = verb("recover", "set aside the leases whose pod does not live, on a running node")
+    recover = verb("recover", help="set aside the leases whose pod does not live, on a running node")
     choice = recover.add_mutually_exclusive_group()
     choice.add_argument("--dry-run", action="store_true", help="show the leases that look leaked, change nothing")
     choice.add_argument("--yes", action="store_true", help="do not ask")
     recover.add_argument("--crowded", action="store_true", help="only networks with more than max_kept_leases")
-    restore = verb("restore", "put the leases of a reset back")
+    restore = verb("restore", help="put the leases of a reset back")
     restore.add_argument("reset", metavar="RESET", help="its name, as status shows it")
-    history = verb("history", "list the boots that the journal knows")
+    history = verb("history", help="list the boots that the journal knows")
     history.add_argument("--json", action="store_true", help="for programs")
-    verb("config", "print the effective configuration")
+    verb("config", help="print the effective configuration")
     return top

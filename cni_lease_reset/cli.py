@@ -7,7 +7,7 @@ from typing import Final
 
 from . import service
 from .core import events
-from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
+from .core.errors import BusyError, CniLeaseResetError, UsageError, describe
 from .core.findings import MessageId, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
@@ -59,8 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     options = parser().parse_args(arguments)
     node = Node(os.path.realpath(options.root))
-    if not os.path.isdir(node.root):
-        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory, or not to be seen")
+    os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))  # or a mistyped one would be an empty tree
     systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":

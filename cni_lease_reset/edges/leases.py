@@ -49,8 +49,7 @@ class Hold(ExitStack):
         # For writing, or NFS gives none. O_CREAT as host-local does; and it is never removed. O_NONBLOCK: maybe a FIFO.
         access = os.O_RDONLY if self._node.rehearsal else os.O_RDWR | os.O_CREAT
         try:
-            flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            lock = os.open("lock", flags, 0o750, dir_fd=network)
+            lock = os.open("lock", access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o750, dir_fd=network)
         except (FileNotFoundError, PermissionError):
             if self._node.rehearsal:
                 return

@@ -49,8 +49,13 @@ def hold(lock: int, stack: ExitStack, *, patience: float, rehearsal: bool) -> No
             raise
         with _within(patience):
             fcntl.flock(lock, fcntl.LOCK_EX)
-    stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a close would leave it with a child that was forked meanwhile
+    stack.callback(_let_go, lock)
     if rehearsal:
+        _let_go(lock)
+
+
+def _let_go(lock: int) -> None:
+    with suppress(OSError):  # the close that follows does it, too, but for a child that was forked meanwhile
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 

@@ -28,7 +28,8 @@ LASTING: Final = ("EIO", "ENOSPC", "EROFS")  # what a broken, full or read-only 
 LOOKING: Final = ("EIO", "EACCES", "EMFILE")  # for the calls that change nothing
 
 
-NAMED: Final = re.compile(r"'|config\.yaml: |k8s-pod-network: |cbr0: ")  # a path in quotes, the file, or a network
+# A path in quotes, the file, a network, or the marker.
+NAMED: Final = re.compile(r"'|config\.yaml: |k8s-pod-network: |cbr0: |the marker cannot be ")
 
 
 class Fault(NamedTuple):
@@ -81,10 +82,13 @@ def test_a_call_that_fails_is_told_and_costs_nothing(
 ) -> None:
     def attempt(fault: Fault) -> None:
         name = f"{fault.call.name}-{fault.call.number}-{fault.error}{'-on' if fault.on else ''}"
-        tree = case.tree(place / name)
-        before = Before.of(tree)
-        run = failing(tree, fault.call, fault.error, *case.arguments, on=fault.on)
         said = f"{case.name}, {fault}"
+        for again in range(10):  # a child's end while a directory is read cuts that short, and makes one call more
+            tree = case.tree(place / f"{name}-{again}")
+            before = Before.of(tree)
+            run = failing(tree, fault.call, fault.error, *case.arguments, on=fault.on)
+            if [hit.place for hit in run.hit[:1]] == [fault.call.place]:
+                break
         assert [hit.place for hit in run.hit[:1]] == [fault.call.place], f"{said}: another call failed: {run.hit}"
         it_is_told(run, fault, said=said)
         nothing_is_lost(case, before, tree, said=said)
