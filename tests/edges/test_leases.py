@@ -305,12 +305,12 @@ def untyped(monkeypatch: pytest.MonkeyPatch, broken: str, code: int) -> None:
         def __init__(self, entry: os.DirEntry[str]) -> None:
             self.name, self._entry = entry.name, entry
 
-        def is_file(self, *, follow_symlinks: bool) -> bool:
+        def is_file(self, *, follow_symlinks: bool = True) -> bool:
             if self.name == broken:
                 raise OSError(code, os.strerror(code), self.name)
             return self._entry.is_file(follow_symlinks=follow_symlinks)
 
-        def is_dir(self, *, follow_symlinks: bool) -> bool:
+        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
             return self._entry.is_dir(follow_symlinks=follow_symlinks)
 
     @contextmanager
