@@ -305,18 +305,18 @@ def untyped(monkeypatch: pytest.MonkeyPatch, broken: str, code: int) -> None:
         def __init__(self, entry: os.DirEntry[str]) -> None:
             self.name, self._entry = entry.name, entry
 
-        def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        def is_file(self, *, follow_symlinks: bool) -> bool:
             if self.name == broken:
                 raise OSError(code, os.strerror(code), self.name)
             return self._entry.is_file(follow_symlinks=follow_symlinks)
 
-        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
             return self._entry.is_dir(follow_symlinks=follow_symlinks)
 
     @contextmanager
-    def listed(directory: int) -> Iterator[Iterator[Entry]]:
-        with scandir(directory) as entries:
-            yield (Entry(entry) for entry in entries)
+    def listed(directory: int | str) -> Iterator[Iterator[Entry | os.DirEntry[str]]]:
+        with scandir(directory) as entries:  # pathlib's are paths: what a test itself looks at
+            yield (Entry(entry) for entry in entries) if isinstance(directory, int) else entries
 
     monkeypatch.setattr(os, "scandir", listed)
 
