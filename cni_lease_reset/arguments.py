@@ -5,7 +5,7 @@ from functools import partial
 from typing import NoReturn
 
 from . import __version__
-from .core.errors import UsageError
+from .core.errors import UsageError, printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="for programs")
     metrics = "for Prometheus: print them, or replace a file of node_exporter's"
     # const: no text, or argparse would take it for a file.
-    form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, help=metrics)
+    form.add_argument("--metrics", metavar="FILE", nargs="?", const=True, type=_metrics_file, help=metrics)
     status.add_argument("--check", action="store_true", help="exit with 3 if something needs attention")
     recover = verb("recover", help="set aside the leases whose pod does not live, on a running node")
     choice = recover.add_mutually_exclusive_group()
@@ -45,3 +45,10 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--json", action="store_true", help="for programs")
     verb("config", help="print the effective configuration")
     return top
+
+
+def _metrics_file(text: str) -> str:
+    if not text.startswith("/") or not text.endswith(".prom"):
+        problem = "must be an absolute path that ends in '.prom', for node_exporter reads no other files"
+        raise argparse.ArgumentTypeError(f"'{printable(text[:60])}' {problem}")
+    return text

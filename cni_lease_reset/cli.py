@@ -7,7 +7,7 @@ from typing import Final
 
 from . import service
 from .core import events
-from .core.errors import BusyError, CniLeaseResetError, UsageError, describe
+from .core.errors import BusyError, CniLeaseResetError, UsageError, describe, printable
 from .core.findings import MessageId, Result
 from .edges.journald import Journal, say
 from .edges.node import Node
@@ -59,7 +59,10 @@ def _dispatch(arguments: list[str]) -> int:
 
     options = parser().parse_args(arguments)
     node = Node(os.path.realpath(options.root))
-    os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))  # or a mistyped one would be an empty tree
+    try:
+        os.close(os.open(node.root, os.O_PATH | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"--root: {printable(options.root, quoted=True)} is not a directory") from error
     systemd = Systemd() if node.is_this_machine else Manager()
     match options.verb:
         case "boot":
@@ -87,9 +90,8 @@ def _boot(node: Node, manager: Manager) -> int:
                 entry = events.Entry(MessageId.BUSY, events.WARNING, text)
             case OSError():
                 fields = (("CNI_VERDICT", "unknown"), ("CNI_REASON", why))
-                entry = events.Entry(
-                    MessageId.FAILED, events.ERR, f"Nothing could be judged or set aside: {why}", fields
-                )
+                text = f"Nothing could be judged or set aside: {why}"
+                entry = events.Entry(MessageId.FAILED, events.ERR, text, fields)
             case _:
                 entry = events.Entry(MessageId.UNEXPECTED, events.ERR, f"{why[0].upper()}{why[1:]}")
         journal.send(entry)

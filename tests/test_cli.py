@@ -64,8 +64,8 @@ def test_force_needs_a_root(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_missing_root_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--root", "/nowhere", "status"]) == 74
-    assert capsys.readouterr().err == "cni-lease-reset: '/nowhere': No such file or directory\n"
+    assert cli.main(["--root", "/nowhere", "status"]) == 2
+    assert capsys.readouterr().err == "cni-lease-reset: --root: '/nowhere' is not a directory\n"
 
 
 def test_an_invalid_configuration_ends_in_78(tree: Tree) -> None:

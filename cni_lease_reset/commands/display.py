@@ -64,7 +64,6 @@ def _record_rows(report: Report) -> tuple[tuple[str, str], ...]:
     if done is not None:
         total = done.total
         counts = f"{total.found} found, {total.cleared} set aside, {total.kept} kept, {total.torn} torn"
-        counts = "no lease was looked at" if done.result is Result.MISCONFIGURED else counts
         mended = "; mended since" if done.result is Result.MISCONFIGURED and report.config_valid else ""
         return (
             ("Last boot", f"{done.judgement.verdict}: {done.judgement.why}"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from .. import __version__
-from ..core.errors import UsageError, printable
+from ..core.errors import printable
 from ..core.findings import Counts, Result
 from ..core.model import Verdict
 from ..edges import durable
@@ -21,10 +21,7 @@ Metric: TypeAlias = tuple[str, str, Samples]  # its name, what it means, and its
 
 
 def write(node: Node, path: str, content: str) -> None:
-    """Replace a file of node_exporter's whole, readable by anybody. Raises :class:`UsageError` and ``OSError``."""
-    if not path.startswith("/") or not path.endswith(".prom"):
-        what = "an absolute path that ends in '.prom', for node_exporter reads no other files"
-        raise UsageError(f"--metrics: {printable(path[:60], quoted=True)} must be {what}")
+    """Replace the file whole, readable by anybody. Its directory must be there. Raises ``OSError``."""
     directory = durable.directory(os.path.dirname(path), root=node.root)
     with directory as folder, durable.named(node.path(path), always=True):
         durable.replace(folder, os.path.basename(path), content.encode())

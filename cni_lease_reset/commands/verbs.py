@@ -110,7 +110,7 @@ def _status(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
     report = status.gather(node, systemd)
     if options.metrics is True:
         _answer(metrics.text(report))
-    elif options.metrics is not None:
+    elif options.metrics:
         metrics.write(node, options.metrics, metrics.text(report))
     else:
         _answer(display.as_json(report) if options.json else display.as_text(report))

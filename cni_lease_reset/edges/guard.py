@@ -22,10 +22,11 @@ def refusal(node: Node, config: Config, manager: Manager, remarks: list[Remark],
 
     But where systemd is still starting, and knows a unit of the runtime and that none ever ran, a doubt is a remark.
     """
-    runtime, silent = manager.runtime(config.runtime_units)
-    if silent is not None:
-        told = silent if runtime else f"{silent}; relying on the look at processes alone"
-        remarks.append(Remark(MessageId.WITHOUT_DBUS, told))
+    runtime, mute = manager.runtime(config.runtime_units)
+    if mute is not None:
+        remarks.append(
+            Remark(MessageId.WITHOUT_DBUS, mute if runtime else f"{mute}; relying on the look at processes alone")
+        )
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
         remarks.append(Remark(MessageId.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))

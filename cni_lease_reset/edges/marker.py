@@ -47,15 +47,14 @@ def read(node: Node) -> Reading:
     """Read the marker; an unreadable one is damaged, never absent. Raises ``OSError`` for its directory."""
     try:
         with durable.directory(STATE_DIRECTORY, root=node.root, through=True) as directory:
-            try:
-                content, status = durable.read(NAME, _LIMIT, parent=directory)
-            except FileNotFoundError:
-                return NoMarker()
-            except OSError as error:
-                is_file = not isinstance(error, durable.NotAFileError)
-                return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
+            content, status = durable.read(NAME, _LIMIT, parent=directory)
     except FileNotFoundError:
         return NoMarker()
+    except OSError as error:
+        if error.filename != NAME:  # it is its directory's
+            raise
+        is_file = not isinstance(error, durable.NotAFileError)
+        return DamagedMarker(f"reading it fails: {error.strerror}", unread=is_file)
     found = parse(content)
     return found._replace(written=status.st_mtime) if isinstance(found, Marker) else found
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from ..core.errors import NoAnswerError
+from ..core.errors import NoAnswerError, describe
 from .lock import OF_SYSTEMD, SYSTEMD
 
 DOWN: Final = ("inactive", "failed")  # any other ActiveState counts as up
@@ -122,7 +122,8 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
     except subprocess.TimeoutExpired as error:
         raise NoAnswerError(f"systemctl did not answer within {seconds:g} s") from error
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NoAnswerError(f"systemctl failed ({error})") from error
+        why = describe(error) if isinstance(error, OSError) else error
+        raise NoAnswerError(f"systemctl failed ({why})") from error
     blocks = done.stdout.split("\n\n")  # one of lines for each unit, in the order asked for
     if units and len(blocks) != len(units):
         raise NoAnswerError(f"systemctl answered for {len(blocks)} units of {len(units)}")
@@ -132,8 +133,13 @@ def _systemctl(properties: str, *units: str, seconds: float) -> list[dict[str, s
 def _through_systemctl(units: Sequence[str], seconds: float) -> _Told:
     """Ask twice, for at most so many seconds each."""
     state = _systemctl("SystemState", seconds=seconds)[0].get("SystemState", "")
-    found = []
-    for each in _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds):
+    found, shown = [], [dict[str, str]()] * len(units)
+    try:
+        shown = _systemctl(f"ActiveState,LoadState,{_LEFT},Job", *units, seconds=seconds)
+    except NoAnswerError:
+        if state != "stopping":  # where it is, that alone is an answer
+            raise
+    for each in shown:
         has_run, has_job = each.get(_LEFT, "0") != "0", each.get("Job", "") not in ("", "0")
         found.append((each.get("ActiveState", "unknown"), each.get("LoadState") == "loaded", has_run, has_job))
     return state, found

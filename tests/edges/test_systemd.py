@@ -203,7 +203,7 @@ def test_a_missing_bus_and_no_systemctl_are_told(bus: Path, systemctl: Path) -> 
     assert answer[0] is None
     assert answer[1] is not None
     assert answer[1].startswith("D-Bus cannot be asked (")
-    assert answer[1].endswith(f"systemctl failed ([Errno 2] No such file or directory: '{systemctl}')")
+    assert answer[1].endswith(f"systemctl failed ('{systemctl}': No such file or directory)")
 
 
 SHOWN = (
@@ -290,6 +290,7 @@ def test_a_bus_that_never_answers_is_left_in_time(bus: Path, systemctl: Path) ->
         (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}";; esac', False),
         (f'case $* in *SystemState*) echo SystemState=running;; *) printf "{TARGET}Job=0";; esac', False),
         (f'case $* in *SystemState*) echo SystemState=starting;; *) printf "{TARGET}Job=17";; esac', True),
+        ("case $* in *SystemState*) echo SystemState=stopping;; *) exit 1;; esac", True),
         ("exit 1", None),
         ("exec sleep 60", None),
     ],

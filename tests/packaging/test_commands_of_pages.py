@@ -221,6 +221,7 @@ def test_the_test_that_is_named_runs_it(command: str) -> None:
         "    $ systemctl start cni-lease-rest\n",
         "Say `systemctl edit cni-lease-reset-metric.service`, or do not.\n",
         "Then `recover --crowd` helps.\n",
+        "`cni-lease-reset status --metrics=relative.prom`",
         "```yaml\n#cloud-config\nruncmd:\n  - dnf install something\n```\n",
     ],
 )
