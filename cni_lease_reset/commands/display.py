@@ -13,7 +13,6 @@ from .screen import bar, local, wrapped
 from .status import Report, Stock
 
 VERSION: Final = 1  # of the JSON; changed when a name goes or changes its meaning
-_BAR: Final = 40
 _MANY: Final = 1_000_000  # addresses: from here on a pool is not going to be full
 
 
@@ -114,4 +113,4 @@ def _pool_line(pool: Pool) -> str:
     if pool.size >= _MANY:
         return f"  {family}  {pool.leases} of more than a million"
     percent = pool.leases * 100 // pool.size
-    return f"  {family}  {bar(pool.leases, pool.size, _BAR)}  {pool.leases} of {pool.size}, {percent} % full"
+    return f"  {family}  {bar(pool.leases, pool.size, width=40)}  {pool.leases} of {pool.size}, {percent} % full"

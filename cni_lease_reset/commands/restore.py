@@ -32,8 +32,7 @@ def restore(node: Node, journal: Journal, reset: str) -> str:
             if its not in ("", settings.data_dir):
                 now = f"{printable(its, quoted=True)}, and data_dir is '{settings.data_dir}' now; set it back for this"
                 raise RefusedError(f"nothing was changed: the leases of reset {reset} are of {now}")
-            names = shelf.folders(folder)
-            done = {printable(name): _put_back(folder, name, node, settings, remarks) for name in names}
+            done = {printable(name): _put_back(folder, name, node, settings, remarks) for name in shelf.folders(folder)}
         if not any(each.taken or each.stuck or each.trouble for each in done.values()):
             shelf.discard(above, reset, failed)
     back, taken = sum(each.number for each in done.values()), sum(each.taken for each in done.values())

@@ -12,6 +12,7 @@ from ..core.events import Entry
 from ..edges.journald import Journal
 from ..edges.node import Node
 from ..edges.systemd import Manager
+from .screen import wrapped
 
 _ATTENTION: Final = 3  # of status --check
 
@@ -50,8 +51,6 @@ class Rehearsal(Journal):
 
     def send(self, entry: Entry) -> None:
         """Answer with an entry's message, and its reason where that says more."""
-        from .screen import wrapped
-
         reason = [f"Reason: {entry.reason}."] if entry.reason != entry.message else []
         for text in (entry.message, *reason):
             _answer("".join(f"{line}\n" for line in wrapped(text, indent=2)))
@@ -69,8 +68,7 @@ def _recover(node: Node, options: argparse.Namespace) -> int:
     if attended:
         seen = recover.look(node, crowded=options.crowded)
         print(recover.as_text(seen), end="", flush=True)
-        doubts = [each for sight in seen for each in sight.living.doubts]
-        if doubts:
+        if doubts := [each for sight in seen for each in sight.living.doubts]:
             raise RefusedError(f"nothing was changed: {doubts[0]}")
         leaked = sum(len(sight.of(Fate.LEAKED)) for sight in seen)
         if options.dry_run or not leaked:

@@ -1,9 +1,7 @@
 """The mounts of a process, as the kernel lists them. Source: proc_pid_mountinfo(5)."""
 
 import re
-from typing import Final, NamedTuple
-
-_ESCAPE: Final = r"\\([0-7]{3})"
+from typing import NamedTuple
 
 
 class Mount(NamedTuple):
@@ -28,4 +26,4 @@ def parse(text: str) -> tuple[Mount, ...]:
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(_ESCAPE, lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
