@@ -46,7 +46,7 @@ def pending(this: BootId | None, outcome: Outcome | None, reading: Reading | Non
 def of_boot(outcome: Outcome | None, due: str | None) -> Iterator[str]:
     """What is wrong with this boot and with the next."""
     if outcome is None:
-        yield f"This boot was not judged, see: systemctl status {LEASE_RESET}"
+        yield f"This boot was not judged. Whether its unit is masked or disabled: systemctl status {LEASE_RESET}"
     else:
         yield from (remark.text for remark in outcome.remarks if remark.about in _LASTING)
     if due is not None:

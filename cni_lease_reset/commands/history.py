@@ -54,10 +54,10 @@ class History(NamedTuple):
 
 def read(node: Node) -> History:
     """Read the journal of the node. Raises :class:`InputOutputError` where that is not possible."""
-    command = [_JOURNALCTL, "--no-pager", "--output=json"]
-    command += [] if node.is_this_machine else [f"--root={node.root}"]
+    root = [] if node.is_this_machine else [f"--root={node.root}"]
     # Anybody may send an entry with our MESSAGE_ID; journald itself notes who did.
-    command += [*(f"MESSAGE_ID={each}" for each in _RESULTS), "_UID=0"]
+    ours = [*(f"MESSAGE_ID={each}" for each in _RESULTS), "_UID=0"]
+    command = [_JOURNALCTL, "--no-pager", "--output=json", *root, *ours]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:

@@ -68,9 +68,8 @@ def read(node: Node, config: Config) -> Pools:
         path = f"{CONFIGURATIONS}/{name}"
         try:
             # As Go does, which does not mind the case of keys: they are all in small letters from here on.
-            document = json.loads(
-                foreign.text(node, path), object_pairs_hook=lambda its: {k.lower(): v for k, v in its}
-            )
+            content = foreign.text(node, path)
+            document = json.loads(content, object_pairs_hook=lambda its: {k.lower(): v for k, v in its})
         except OSError as error:
             unread.append(describe(error))
         except (ValueError, RecursionError):

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from ..core import events
 from ..core.errors import BusyError, CniLeaseResetError, InputOutputError, RefusedError, describe, printable
-from ..core.findings import Lease, Living, MessageId, Network, Remark, Trouble
+from ..core.findings import Lease, Living, MessageId, Network, Remark, Survey, Trouble
 from ..core.model import Config
-from ..core.outcome import skipped
+from ..core.outcome import skipped, unlisted
 from ..core.plan import is_crowded
 from ..edges import config, durable, leases, living, lock, record, setaside, shelf
 from ..edges.journald import Journal
@@ -41,12 +41,13 @@ def look(node: Node, *, crowded: bool = False) -> tuple[Sight, ...]:
     """Look at the networks without any lock; changes nothing. Raises ``OSError`` and :class:`InputOutputError`."""
     if node.is_this_machine and os.geteuid() != 0:
         raise InputOutputError("recover looks into root's files and processes: run it as root")
-    return tuple(_see(node, each) for each in _networks(node, config.read(node), crowded=crowded).values())
+    found = leases.survey(node, settings := config.read(node))
+    seen = (_see(node, each) for each in _networks(found, settings, crowded=crowded).values())
+    return (*seen, *(Sight(each.name, remarks=(unlisted(each),)) for each in found.unlisted))
 
 
-def _networks(node: Node, settings: Config, *, crowded: bool) -> dict[str, Network | Trouble]:
-    """Read the networks that are configured, or those of them that are crowded or cannot be read."""
-    found = leases.survey(node, settings)
+def _networks(found: Survey, settings: Config, *, crowded: bool) -> dict[str, Network | Trouble]:
+    """Choose the networks that are configured, or those of them that are crowded or cannot be read."""
     fit = {each.name: each for each in found.networks if not crowded or is_crowded(each, settings.max_kept_leases)}
     return {**fit, **{each.network: each for each in found.troubles}}
 
@@ -81,7 +82,7 @@ def work(node: Node, journal: Journal, say: Callable[[str], None], *, crowded: b
     remarks: list[Remark] = []
     onto = shelf.Shelf(node, settings, node.boot_id(), "recover", remarks)
     done = []
-    for name in _networks(node, settings, crowded=crowded):
+    for name in _networks(leases.survey(node, settings), settings, crowded=crowded):
         sight = _recover(node, name, onto)
         done.append(sight)
         remarks += sight.remarks

@@ -101,8 +101,7 @@ def _try(look: Callable[[], T], unread: list[str]) -> T | None:
 
 def _stock(node: Node, network: Network, sizes: pools.Pools, unread: list[str]) -> Stock:
     found = network.found
-    unowned = sum(lease.owner is None and not lease.torn for lease in found)
-    if unowned:
+    if unowned := sum(lease.owner is None and not lease.torn for lease in found):
         unread.append(f"network {printable(network.name)}: no owner can be read in {events.leases(unowned)}")
     room = sizes.of(network)
     outside = max(0, len(found) - sum(pool.leases for pool in room)) if room else None

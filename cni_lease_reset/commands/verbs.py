@@ -9,9 +9,11 @@ from typing import Final
 from ..core import events
 from ..core.errors import RefusedError, UsageError
 from ..core.events import Entry
+from ..edges import config
 from ..edges.journald import Journal
 from ..edges.node import Node
 from ..edges.systemd import Manager
+from . import settings
 from .screen import wrapped
 
 _ATTENTION: Final = 3  # of status --check
@@ -34,9 +36,6 @@ def run(node: Node, systemd: Manager, options: argparse.Namespace) -> int:
             found = history.read(node)
             _answer(history.as_json(found) if options.json else history.as_text(found))
         case _:
-            from ..edges import config
-            from . import settings
-
             _answer(settings.as_text(config.read(node)))
     return os.EX_OK
 
@@ -57,7 +56,6 @@ class Rehearsal(Journal):
 
 
 def _recover(node: Node, options: argparse.Namespace) -> int:
-    from ..edges import config
     from . import recover
     from .fate import Fate
 

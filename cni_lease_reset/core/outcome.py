@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .errors import printable
+from .events import leases
 from .findings import Counts, Lease, MessageId, Moved, Network, Outcome, Remark, Reset, Result, Step, Survey, Trouble
 from .model import BootId, ClearWhen, Config, Judgement, Verdict
 from .plan import draw_up, is_crowded
@@ -28,15 +29,12 @@ def conclude(
         remarks += of_stuck(name, {**moved.stuck, **unread})
         counts[name] = Counts(len(its), moved.number, len(its) - moved.number, sum(lease.torn for lease in its))
     remarks += (skipped(trouble) for trouble in troubles if not trouble.again)
-    for name, its in found.unlisted:
-        if is_crowded(Network(name, its), settings.max_kept_leases):
-            text = f"Network {printable(name)} holds {len(its)} leases, and no setting names it."
-            remarks.append(Remark(MessageId.NETWORK_UNLISTED, text))
-    unlisted = tuple((name, len(its)) for name, its in found.unlisted)
+    remarks += (unlisted(each) for each in found.unlisted if is_crowded(each, settings.max_kept_leases))
+    others = tuple((name, len(its)) for name, its in found.unlisted)
     failed = "; ".join(f"{printable(trouble.network)}: {trouble.why}" for trouble in troubles if trouble.again)
     result, why = _result(judgement, settings, found, reset, failed)
     why = why or "; ".join(f"{printable(step.network)}: {step.why}" for step in steps)
-    return Outcome(boot_id, judgement, result, why, reset.name, counts, unlisted, tuple(remarks))
+    return Outcome(boot_id, judgement, result, why, reset.name, counts, others, tuple(remarks))
 
 
 def _result(judgement: Judgement, settings: Config, found: Survey, reset: Reset, failed: str) -> tuple[Result, str]:
@@ -56,6 +54,12 @@ def _result(judgement: Judgement, settings: Config, found: Survey, reset: Reset,
     if judgement.verdict is Verdict.CLEAN and settings.clear_when is ClearWhen.UNCLEAN:
         return Result.NOTHING_DUE, "no torn lease, no crowded network"
     return Result.NOTHING_DUE, f"clear_when: {settings.clear_when}"
+
+
+def unlisted(network: Network) -> Remark:
+    """Name a network that no setting names."""
+    text = f"Network {printable(network.name)} holds {leases(len(network.found))}, and no setting names it."
+    return Remark(MessageId.NETWORK_UNLISTED, text)
 
 
 def skipped(trouble: Trouble) -> Remark:

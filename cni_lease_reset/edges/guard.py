@@ -24,9 +24,8 @@ def refusal(node: Node, config: Config, manager: Manager, remarks: list[Remark],
     """
     runtime, mute = manager.runtime(config.runtime_units)
     if mute is not None:
-        remarks.append(
-            Remark(MessageId.WITHOUT_DBUS, mute if runtime else f"{mute}; relying on the look at processes alone")
-        )
+        text = mute if runtime else f"{mute}; relying on the look at processes alone"
+        remarks.append(Remark(MessageId.WITHOUT_DBUS, text))
     is_known = runtime is not None and any(unit.exists for unit in runtime.units)
     if runtime is not None and not is_known:
         remarks.append(Remark(MessageId.NO_RUNTIME, _NO_RUNTIME.format(", ".join(config.runtime_units))))

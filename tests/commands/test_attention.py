@@ -81,7 +81,9 @@ def test_a_broken_configuration_leaves_a_reset_pending(tree: Tree) -> None:
 
 def test_a_boot_that_was_not_judged_needs_attention(tree: Tree) -> None:
     tree.mark("clean")
-    assert gathered(tree).attention == ("This boot was not judged, see: systemctl status cni-lease-reset",)
+    assert gathered(tree).attention == (
+        "This boot was not judged. Whether its unit is masked or disabled: systemctl status cni-lease-reset",
+    )
 
 
 @pytest.mark.parametrize(
