@@ -131,6 +131,11 @@ class Node(Machine):
 
     # -- the product ----------------------------------------------------------------------------------------------
 
+    def said(self) -> str:
+        """What was said of our unit at this boot, in full: a message is cut at 100 characters, its reason is not."""
+        fields = "--output-fields=MESSAGE,CNI_REASON"
+        return self.run(f"journalctl --sync; journalctl -b -o cat {fields} --no-pager -u {UNIT}")
+
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict entries of this boot, oldest first."""
         self.run("journalctl --sync")

@@ -41,13 +41,9 @@ def _clears(node: Node, *, at_least: int) -> None:
     assert len(node.pods().started) == 3
 
 
-def _journal(node: Node) -> str:
-    return node.run(f"journalctl --sync; journalctl -b --no-pager -u {UNIT}")
-
-
 def _told(pattern: str, node: Node) -> str:
     """What our unit told the journal, in the words of a pattern."""
-    found = re.search(pattern, _journal(node))
+    found = re.search(pattern, node.said())
     assert found, f"nothing like {pattern}"
     return found[0]
 
@@ -114,7 +110,7 @@ def test_06_whatever_is_broken_rke2_starts(two_disk_node: Node) -> None:
         node.write(DROP_IN, f'[Service]\nExecStart=\nExecStart=/usr/bin/python3 -c "{hang}"\n')
         _boots(node, WRITABLE)
         assert node.show(UNIT, "Result") == "timeout"
-        assert "timed out" in _journal(node)
+        assert "timed out" in node.said()
         node.nothing_lost()
         assert len(node.pods().started) == 3
     with node.scenario("... mended"):

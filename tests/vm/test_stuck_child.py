@@ -124,7 +124,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         assert (verdict.verdict, verdict.found, verdict.cleared) == ("unclean", 2, 2)
         stuck = _one_stuck(node)
         assert node.show(UNIT, "ActiveState") == "active"
-        assert LATE in _journal(node)
+        assert LATE in node.said()
         _boot_ended(node)
         waited = _rke2_waited(node)
         node.figure(f"RKE2 began {waited:.2f} s after boot had ended")
@@ -148,7 +148,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         waited = _stopped(node)
         node.figure(f"systemd ended the stop {waited:.2f} s after ExecStop, TimeoutStopSec={STOP_SECONDS}")
         assert waited > 2 * STOP_SECONDS
-        assert "State 'stop-sigterm' timed out" in _journal(node)
+        assert "State 'stop-sigterm' timed out" in node.said()
         assert _one_stuck(node) == stuck
 
     with node.scenario("... and our unit stops at once in a shutdown, too"):
@@ -168,7 +168,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         waited = _rke2_waited(node)
         node.figure(f"RKE2 began {waited:.2f} s after boot had ended")
         assert waited < AT_ONCE
-        assert "timed out" not in _journal(node)
+        assert "timed out" not in node.said()
         _pods_start(node)
         _one_stuck(node)
 
@@ -179,7 +179,7 @@ def test_16_a_child_in_d_state_holds_up_nobody(node: Node) -> None:
         waited = _rke2_waited(node)
         node.figure(f"RKE2 began {waited:.2f} s after boot had ended, TimeoutStopSec={STOP_SECONDS}")
         assert waited > 2 * STOP_SECONDS
-        assert "State 'stop-sigterm' timed out" in _journal(node)
+        assert "State 'stop-sigterm' timed out" in node.said()
         _pods_start(node)
         stuck = _one_stuck(node)
 
@@ -197,11 +197,6 @@ def _fails(node: Node) -> None:
     assert node.show(UNIT, "ActiveState") == "failed"
     assert node.show(UNIT, "ExecMainStatus") == "74"
     _one_stuck(node)
-    assert LATE in _journal(node)
+    assert LATE in node.said()
     _boot_ended(node)
     node.nothing_lost()
-
-
-def _journal(node: Node) -> str:
-    """What was said of our unit at this boot, in full."""
-    return node.run(f"journalctl --sync; journalctl -b -o cat --output-fields=MESSAGE,CNI_REASON --no-pager -u {UNIT}")
