@@ -60,8 +60,9 @@ def _run(tree: Tree, arguments: tuple[str, ...], *options: str) -> Run:
     log = tree.root.with_name(f"{tree.root.name}.strace")
     # Nothing of the caller's surroundings, coverage's hooks least of all: each run makes the same calls. -B: no caches.
     program = (sys.executable, "-B", "-m", "cni_lease_reset", "--root", str(tree.root), *arguments)
+    # Nor is a call cut short, and made again, by the end of a child: under strace even an ignored SIGCHLD does that.
     done = subprocess.run(
-        ("strace", "-qq", "-y", "-s", "4000", "-o", str(log), *options, "--", *program),
+        ("env", "--block-signal=CHLD", "strace", "-qq", "-y", "-s", "4000", "-o", str(log), *options, "--", *program),
         cwd=TOP,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
         text=True,
