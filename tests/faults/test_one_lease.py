@@ -60,7 +60,6 @@ def verbs() -> list[Verb]:
     """What is tried: where leases are only looked at, one that cannot be read goes all the same if all are due."""
     boot, recover, restore = ("boot",), ("recover", "--yes"), ("restore", RESET)
     return [
-        Verb("boot reads", boot, "running", STAT, one=0, every=0, status=0),
         Verb("boot opens", boot, "running", OPEN, one=0, every=0, status=0, quick=("one EUCLEAN",)),
         Verb("boot moves", boot, "running", RENAME, one=1, every=LEASES, quick=("one EPERM", "every EIO")),
         Verb("boot prunes", boot, "running", UNLINK, one=0, every=0, status=0, quick=("one EIO",)),
